@@ -1,0 +1,54 @@
+"""Batch normalization for existing Keras models: put it in, train, and fold it away for serving."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from kerasbn.errors import KerasBNError as KerasBNError
+from kerasbn.errors import ModelFileError as ModelFileError
+from kerasbn.errors import OptionError as OptionError
+from kerasbn.errors import UnsupportedModelError as UnsupportedModelError
+from kerasbn.errors import VerificationError as VerificationError
+
+if TYPE_CHECKING:
+    from kerasbn import layers as layers
+    from kerasbn.exporters import ExportReport as ExportReport
+    from kerasbn.exporters import export as export
+    from kerasbn.passes.proposal import Edit as Edit
+    from kerasbn.passes.proposal import Reason as Reason
+    from kerasbn.passes.proposal import Skip as Skip
+    from kerasbn.planner import Plan as Plan
+    from kerasbn.planner import plan as plan
+    from kerasbn.planner import rewrite as rewrite
+
+# Imported on first use: `kerasbn-rewrite --help` answers without TensorFlow.
+_LAZY = {
+    "Edit": "kerasbn.passes.proposal",
+    "ExportReport": "kerasbn.exporters",
+    "Plan": "kerasbn.planner",
+    "Reason": "kerasbn.passes.proposal",
+    "Skip": "kerasbn.passes.proposal",
+    "export": "kerasbn.exporters",
+    "layers": "kerasbn.layers",
+    "plan": "kerasbn.planner",
+    "rewrite": "kerasbn.planner",
+}
+
+__all__ = [
+    *("KerasBNError", "ModelFileError", "OptionError", "UnsupportedModelError", "VerificationError"),
+    *_LAZY,
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'kerasbn' has no attribute {name!r}")
+    module = importlib.import_module(_LAZY[name])
+    value = module if name == "layers" else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,166 @@
+"""Keras's private attributes, touched here and nowhere else.
+
+Written against Keras 3.14 and 3.15. Each function says what it relies on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import sys
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import keras
+from keras.src.models.functional import Functional as Functional
+from keras.src.ops.node import Node
+
+
+class Call(NamedTuple):
+    """A call that Keras recorded: what was called, with what, and what came out."""
+
+    operation: keras.Operation
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: list[keras.KerasTensor]
+
+
+def functional_of(model: keras.Model) -> Functional | None:
+    """The graph that Keras keeps for a Sequential or Functional model, `None` where it has none.
+
+    A Sequential that was never built, or whose input is a structure, has none.
+    """
+    if isinstance(model, keras.Sequential):
+        return model._functional
+    return model if isinstance(model, Functional) else None
+
+
+def recorded_calls(functional: Functional) -> list[Call]:
+    """The calls of a graph, each after those that it depends on. `Function._nodes_by_depth`."""
+    nodes = [
+        node
+        for depth in sorted(functional._nodes_by_depth, reverse=True)
+        for node in functional._nodes_by_depth[depth]
+        if not node.is_input
+    ]
+    return [Call(node.operation, node.arguments.args, node.arguments.kwargs, node.outputs) for node in nodes]
+
+
+def call_order(tensor: keras.KerasTensor) -> int:
+    """Which of its operation's calls a tensor came from. `KerasTensor._keras_history`."""
+    return int(tensor._keras_history.node_index)
+
+
+def input_layer_of(tensor: keras.KerasTensor) -> keras.layers.InputLayer:
+    return tensor._keras_history.operation
+
+
+def input_structure(functional: Functional) -> Any:
+    return functional._inputs_struct
+
+
+def output_structure(functional: Functional) -> Any:
+    return functional._outputs_struct
+
+
+def sequential_input_layer(model: keras.Sequential) -> keras.layers.InputLayer:
+    """`Sequential.layers` leaves the input layer out, `Sequential._layers` has it."""
+    return model._layers[0]
+
+
+def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """A layer and all that it holds, itself first."""
+    return list(layer._flatten_layers())
+
+
+def wire(operation: keras.Operation, args: Any, kwargs: Any, specs: list[keras.KerasTensor]) -> list[keras.KerasTensor]:
+    """Record a call whose outcome is known, without making it.
+
+    What `keras.src.models.functional.clone_graph_nodes` does for models of intermediate tensors.
+    """
+    outputs = [
+        keras.KerasTensor(spec.shape, dtype=spec.dtype, sparse=spec.sparse, ragged=spec.ragged) for spec in specs
+    ]
+    Node(operation, call_args=args, call_kwargs=kwargs, outputs=outputs)
+    return outputs
+
+
+def detached(operation: keras.Operation) -> keras.Operation:
+    """A copy of an operation without weights, with no call recorded yet."""
+    twin = copy.copy(operation)
+    twin._inbound_nodes = []
+    twin._outbound_nodes = []
+    return twin
+
+
+def operation_name(operation: keras.Operation) -> str | None:
+    """The name of one of Keras's own operations, `"HardSigmoid"`; `None` for layers and others' operations."""
+    kind = type(operation)
+    if isinstance(operation, keras.layers.Layer) or not kind.__module__.startswith(
+        ("keras.src.ops.", "keras.src.activations.")
+    ):
+        return None
+    return kind.__name__
+
+
+def set_own_trainable(model: keras.Model, value: bool) -> None:
+    """Set a model's flag without setting its layers', as `Layer.trainable` would."""
+    model._trainable = value
+
+
+def compile_arguments(model: keras.Model) -> dict[str, Any]:
+    """The arguments of the last `compile`, live objects as they were given. `Trainer._compile_config`."""
+    return dict(model._compile_config.config)
+
+
+def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> Any:
+    """The learning rate as the optimizer holds it: a variable, a schedule or a function."""
+    return optimizer._learning_rate
+
+
+def variables_optimized_by(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """The variables that an optimizer was built for."""
+    return list(optimizer._trainable_variables)
+
+
+@contextlib.contextmanager
+def deferred_variables() -> Iterator[None]:
+    """Variables made inside get their values when the context ends, from `start_from` where it was called.
+
+    So no weight is drawn at random only to be overwritten. Keras refuses a variable that is made
+    from an array here, with a `ValueError` for which see `refused_to_defer`.
+    """
+    with keras.StatelessScope():
+        yield
+
+
+def start_from(variable: keras.Variable, value: Any) -> None:
+    """Give a variable its value: at once, or when the enclosing `deferred_variables` ends.
+
+    TensorFlow shares the memory of both until one of them is written to.
+    """
+    if variable._value is None:
+        variable._initializer = lambda shape, dtype=None: _filling(shape, dtype, value)
+    else:
+        variable.assign(_filling(variable.shape, variable.dtype, value))
+
+
+def _filling(shape: Any, dtype: Any, value: Any) -> Any:
+    if isinstance(value, float):
+        return keras.ops.full(shape, value, dtype)
+    return keras.ops.cast(keras.ops.convert_to_tensor(value), dtype)
+
+
+def refused_to_defer(error: ValueError) -> bool:
+    return "while in a stateless scope" in str(error)
+
+
+@contextlib.contextmanager
+def room_for_depth(depth: int) -> Iterator[None]:
+    """Let Keras walk a graph of this depth: its walk recurses once for each call on the way."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, 1000 + 3 * depth))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)

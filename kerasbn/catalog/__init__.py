@@ -1,0 +1,1 @@
+"""What Keras's layers and operations mean to batch normalization."""

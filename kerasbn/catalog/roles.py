@@ -1,0 +1,143 @@
+"""The role that each layer and operation plays in a network, as batch normalization sees it.
+
+Layers go by their exact type, since a subclass may compute something else; only normalizations and
+embeddings stay what they are when subclassed. Operations go by the name of their class.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+import keras
+from keras import layers
+
+from kerasbn import _keras
+from kerasbn.catalog import activations
+from kerasbn.catalog.linear import LINEAR
+from kerasbn.graph.model import LayerSpec, Operation
+
+
+class Role(enum.Enum):
+    """What a layer or operation does to the values that go through."""
+
+    LINEAR = enum.auto()
+    """Mixes channels or locations: W x + b."""
+    ACTIVATION = enum.auto()
+    """Applies a function to each value, or across the channels of one location."""
+    BATCH_NORMALIZATION = enum.auto()
+    NORMALIZATION = enum.auto()
+    """Normalizes each example by itself."""
+    DROPOUT = enum.auto()
+    """Multiplies by random numbers while training, by 1 at inference."""
+    IDENTITY = enum.auto()
+    """Leaves the values as they are, at inference at least."""
+    REARRANGEMENT = enum.auto()
+    """Moves values, adds zeros, cuts or casts; the channels may come to lie on another axis."""
+    POOLING = enum.auto()
+    """Pools or resamples within each channel."""
+    GLOBAL_POOLING = enum.auto()
+    """Pools each channel over all locations."""
+    MERGE = enum.auto()
+    """Adds, joins or compares branches."""
+    PRODUCT = enum.auto()
+    """Multiplies branches, as a gate does."""
+    ATTENTION = enum.auto()
+    """Multiplies matrices of values."""
+    EMBEDDING = enum.auto()
+    OTHER = enum.auto()
+    """Anything else: a layer that is not looked into."""
+
+
+NORMALIZING = frozenset({Role.BATCH_NORMALIZATION, Role.NORMALIZATION})
+KEEPING = frozenset({Role.IDENTITY, Role.DROPOUT, Role.REARRANGEMENT})
+"""Roles under which each value comes out as it went in, at inference."""
+PER_CHANNEL = KEEPING | {Role.POOLING, Role.GLOBAL_POOLING}
+"""Roles under which what comes out of a channel depends on that channel alone."""
+
+_LAYERS: Mapping[type, Role] = {
+    kind: role
+    for role, kinds in {
+        Role.LINEAR: tuple(LINEAR),
+        Role.ACTIVATION: (
+            *(layers.Activation, layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.ELU, layers.Softmax),
+        ),
+        Role.DROPOUT: (
+            *(layers.Dropout, layers.GaussianDropout),
+            *(layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D),
+        ),
+        Role.IDENTITY: (*(layers.Identity, layers.AlphaDropout, layers.GaussianNoise, layers.ActivityRegularization),),
+        Role.REARRANGEMENT: (
+            *(layers.Reshape, layers.Flatten, layers.Permute, layers.RepeatVector),
+            *(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D),
+            *(layers.Cropping1D, layers.Cropping2D, layers.Cropping3D),
+        ),
+        Role.POOLING: (
+            *(layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D),
+            *(layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D),
+            *(layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D),
+        ),
+        Role.GLOBAL_POOLING: (
+            *(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D),
+            *(layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D),
+        ),
+        Role.MERGE: (
+            *(layers.Add, layers.Subtract, layers.Average, layers.Maximum, layers.Minimum, layers.Concatenate),
+        ),
+        Role.PRODUCT: (layers.Multiply,),
+        Role.ATTENTION: (
+            *(layers.Attention, layers.AdditiveAttention, layers.MultiHeadAttention),
+            *(layers.GroupQueryAttention, layers.Dot),
+        ),
+    }.items()
+    for kind in kinds
+}
+
+_BASES: Mapping[type, Role] = {
+    layers.BatchNormalization: Role.BATCH_NORMALIZATION,
+    layers.LayerNormalization: Role.NORMALIZATION,
+    layers.GroupNormalization: Role.NORMALIZATION,
+    layers.RMSNormalization: Role.NORMALIZATION,
+    layers.UnitNormalization: Role.NORMALIZATION,
+    layers.Embedding: Role.EMBEDDING,
+}
+
+_OPERATIONS: Mapping[str, Role] = {
+    name: role
+    for role, names in {
+        Role.IDENTITY: "StopGradient",
+        Role.REARRANGEMENT: "Reshape Transpose Squeeze ExpandDims Ravel Moveaxis Swapaxes Cast Pad",
+        Role.GLOBAL_POOLING: "Mean Max",
+        Role.POOLING: "MaxPool AveragePool",
+        Role.MERGE: "Add Subtract Maximum Minimum Concatenate",
+        Role.PRODUCT: "Multiply",
+        Role.ATTENTION: "Matmul Einsum Dot Tensordot DotProductAttention",
+    }.items()
+    for name in names.split()
+}
+
+
+def role_of(operation: Operation) -> Role:
+    """The role of a layer, an operation, or a layer to be."""
+    if isinstance(operation, LayerSpec):
+        return _of_layer(operation.cls)
+    if isinstance(operation, keras.layers.Layer):
+        linear_activation = activation_name(operation) == activations.LINEAR
+        return Role.IDENTITY if linear_activation else _of_layer(type(operation))
+    if (activation := activation_name(operation)) is not None:
+        return Role.IDENTITY if activation == activations.LINEAR else Role.ACTIVATION
+    return _OPERATIONS.get(_keras.operation_name(operation) or "", Role.OTHER)
+
+
+def activation_name(operation: keras.Operation) -> str | None:
+    """The activation that a layer or operation of its own applies, `None` if it is something else."""
+    if isinstance(operation, keras.layers.Layer):
+        return activations.name_of_layer(operation)
+    name = _keras.operation_name(operation)
+    return None if name is None else activations.name_of_operation(name)
+
+
+def _of_layer(kind: type[keras.layers.Layer]) -> Role:
+    if kind in _LAYERS:
+        return _LAYERS[kind]
+    return next((role for base, role in _BASES.items() if issubclass(kind, base)), Role.OTHER)

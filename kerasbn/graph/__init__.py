@@ -1,0 +1,1 @@
+"""Keras models as immutable graphs of call sites, and back."""

@@ -1,0 +1,177 @@
+"""Build a Keras model from a graph, by calling its operations again.
+
+The replay is checked: every call must yield the shapes and dtypes that the graph says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import keras
+
+from kerasbn import _keras
+from kerasbn.errors import UnsupportedModelError
+from kerasbn.graph.clone import clone, copy_hidden_state, copy_trainable, initial_values, make, weight_pairs
+from kerasbn.graph.model import CallSite, Graph, LayerSpec, Operation, Value
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Built:
+    """A built model.
+
+    Attributes:
+        model: The Keras model.
+        successors: For each variable of the source that lives on, by its `id`, the variable of
+            the built model that took its place. A reused variable is its own successor.
+    """
+
+    model: keras.Model
+    successors: Mapping[int, keras.Variable]
+
+
+def build(graph: Graph, *, copy: bool = True) -> Built:
+    """Build the Keras model that a graph describes.
+
+    Args:
+        graph: The graph.
+        copy: Whether the model gets copies of all layers and weights. If not, the layers of the
+            source are called again as they are, weights and all.
+
+    Raises:
+        UnsupportedModelError: if a layer cannot be rebuilt from its configuration, two layers hold
+            the same weight and `copy` would part them, or a call yields other shapes or dtypes
+            than the graph says.
+    """
+    if copy:
+        _refuse_tied_weights(graph)
+    with _keras.room_for_depth(len(graph.sites)):
+        try:
+            with _keras.deferred_variables():
+                return _Builder(graph, copy).build()
+        except ValueError as error:
+            # A layer that makes a variable from an array, such as a stateful RNN.
+            if not _keras.refused_to_defer(error):
+                raise
+        return _Builder(graph, copy).build()
+
+
+class _Builder:
+    """One build: the operations and tensors made so far."""
+
+    def __init__(self, graph: Graph, copy: bool) -> None:
+        self._graph = graph
+        self._copy = copy
+        self._operations: dict[Operation, keras.Operation] = {}
+        self._tensors: dict[Value, keras.KerasTensor] = {}
+        self._successors: dict[int, keras.Variable] = {}
+
+    def build(self) -> Built:
+        """Make the model, and give every layer its weights."""
+        source = self._graph.model
+        model = self._sequential(source) if isinstance(source, keras.Sequential) else self._functional()
+        _keras.set_own_trainable(model, source.trainable)
+        model.dtype_policy = source.dtype_policy
+        for operation, made in self._operations.items():
+            self._fill(operation, made)
+        return Built(model, self._successors)
+
+    def _sequential(self, source: keras.Sequential) -> keras.Sequential:
+        layers = [self._operation(site.operation) for site in self._graph.sites]
+        model = keras.Sequential([_fresh_input(_keras.sequential_input_layer(source)), *layers], name=source.name)
+        for site, call in zip(self._graph.sites, _keras.recorded_calls(_keras.functional_of(model)), strict=True):
+            _check(site, call.outputs)
+        return model
+
+    def _functional(self) -> keras.Model:
+        for value in keras.tree.flatten(self._graph.inputs):
+            self._tensors[value] = _fresh_input(_keras.input_layer_of(value.spec)).output
+        for site in self._graph.sites:
+            self._tensors.update(zip(site.outputs, self._call(site), strict=True))
+        return keras.Model(
+            inputs=keras.tree.map_structure(self._tensor, self._graph.inputs),
+            outputs=keras.tree.map_structure(self._tensor, self._graph.outputs),
+            name=self._graph.model.name,
+        )
+
+    def _call(self, site: CallSite) -> list[Any]:
+        operation = self._operation(site.operation)
+        args = keras.tree.map_structure(self._tensor, site.args)
+        kwargs = keras.tree.map_structure(self._tensor, dict(site.kwargs))
+        if operation is site.operation or not isinstance(operation, keras.layers.Layer):
+            # Built already, and called on what it was called on before: the outcome is known.
+            return _keras.wire(operation, args, kwargs, [value.spec for value in site.outputs])
+        try:
+            outputs: list[Any] = keras.tree.flatten(operation(*args, **kwargs))
+        except Exception as error:
+            if isinstance(error, ValueError) and _keras.refused_to_defer(error):
+                raise
+            raise UnsupportedModelError(
+                f"Layer {site.address} ({type(operation).__name__}) cannot be called again on its inputs: {error} "
+                "If the layer depends on state that its configuration does not hold, rewrite with copy=False."
+            ) from error
+        _check(site, outputs)
+        return outputs
+
+    def _tensor(self, leaf: Any) -> Any:
+        return self._tensors[leaf] if isinstance(leaf, Value) else leaf
+
+    def _operation(self, operation: Operation) -> keras.Operation:
+        if operation not in self._operations:
+            self._operations[operation] = self._make(operation)
+        return self._operations[operation]
+
+    def _make(self, operation: Operation) -> keras.Operation:
+        if isinstance(operation, LayerSpec):
+            return make(operation)
+        if not self._copy:
+            return operation
+        if isinstance(operation, keras.layers.Layer):
+            return clone(operation)
+        return _keras.detached(operation)
+
+    def _fill(self, operation: Operation, made: keras.Operation) -> None:
+        """Give a layer its weights and what else its source holds."""
+        if not isinstance(made, keras.layers.Layer):
+            return
+        if isinstance(operation, LayerSpec):
+            self._start(initial_values(operation, made))
+        elif made is operation:
+            self._successors.update((id(variable), variable) for variable in made.variables)
+        else:
+            copy_trainable(operation, made)
+            self._start(weight_pairs(operation, made))
+            copy_hidden_state(operation, made)
+
+    def _start(self, pairs: Iterable[tuple[keras.Variable, Any]]) -> None:
+        for variable, value in pairs:
+            _keras.start_from(variable, value)
+            if isinstance(value, keras.Variable):
+                self._successors.setdefault(id(value), variable)
+
+
+def _fresh_input(layer: keras.layers.InputLayer) -> keras.layers.InputLayer:
+    return type(layer).from_config(layer.get_config())
+
+
+def _check(site: CallSite, outputs: list[keras.KerasTensor]) -> None:
+    expected = [(value.shape, value.spec.dtype) for value in site.outputs]
+    got = [(tuple(tensor.shape), tensor.dtype) for tensor in outputs]
+    if got != expected:
+        raise UnsupportedModelError(
+            f"Call {site.address} yields {got} where the model has {expected}. The layer depends on something "
+            "that its configuration does not hold; rewrite with copy=False, which reuses it as it is."
+        )
+
+
+def _refuse_tied_weights(graph: Graph) -> None:
+    owners: dict[int, str] = {}
+    for path, layer in graph.layers():
+        for variable in layer.weights:
+            owner = owners.setdefault(id(variable), path)
+            if owner != path:
+                raise UnsupportedModelError(
+                    f"Layers {owner!r} and {path!r} hold the same weight {variable.path!r}; copies of the two would "
+                    "no longer share it. Rewrite with copy=False, which reuses both as they are."
+                )

@@ -1,0 +1,115 @@
+"""New layers from old ones: configuration, weights, and the state that is neither."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from kerasbn import _keras
+from kerasbn.errors import UnsupportedModelError
+from kerasbn.graph.model import LayerSpec
+
+_LIVE_SUFFIXES = ("activation", "_initializer", "_regularizer", "_constraint")
+
+
+def constructor_arguments(layer: keras.layers.Layer) -> dict[str, Any]:
+    """A layer's configuration, with its functions and other stateless helpers as live objects.
+
+    Serialized and back, an unregistered activation function would be lost. A class with a
+    `from_config` of its own gets what its `get_config` gives.
+    """
+    config = dict(layer.get_config())
+    if type(layer).from_config.__func__ is not keras.Operation.from_config.__func__:
+        return config
+    for key in config:
+        if key.endswith(_LIVE_SUFFIXES):
+            live = getattr(layer, key, None)
+            if live is None or callable(live):
+                config[key] = live
+    return config
+
+
+def spec_of(layer: keras.layers.Layer, **changes: Any) -> LayerSpec:
+    """A spec for this very layer with some of its configuration changed."""
+    return LayerSpec(type(layer), {**constructor_arguments(layer), **changes}, origin=layer)
+
+
+def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """A layer of the same class and configuration, with weights yet to come.
+
+    Raises:
+        UnsupportedModelError: if the layer cannot be rebuilt from its configuration.
+    """
+    try:
+        twin = type(layer).from_config(constructor_arguments(layer))
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"Layer {layer.name!r} ({type(layer).__name__}) cannot be rebuilt from its configuration: "
+            f"{_first_line(error)}. Give the class a get_config that its __init__ understands, or rewrite with "
+            "copy=False, which reuses the layer as it is."
+        ) from error
+    if type(twin) is not type(layer) or twin.name != layer.name:
+        raise UnsupportedModelError(
+            f"Layer {layer.name!r} ({type(layer).__name__}) comes back from its configuration as {twin!r}. "
+            "Correct its get_config (it must pass the name on), or rewrite with copy=False."
+        )
+    return twin
+
+
+def make(spec: LayerSpec) -> keras.layers.Layer:
+    """The layer that a spec describes."""
+    return spec.cls.from_config(dict(spec.config))
+
+
+def weight_pairs(source: keras.layers.Layer, twin: keras.layers.Layer) -> Iterator[tuple[keras.Variable, Any]]:
+    """Each variable of a clone, with the one of its source that it takes its value from.
+
+    Raises:
+        UnsupportedModelError: if the two do not hold the same variables in the same order.
+    """
+    ours, theirs = twin.variables, source.variables
+    if [_signature(variable) for variable in ours] != [_signature(variable) for variable in theirs]:
+        raise UnsupportedModelError(
+            f"Layer {source.name!r} ({type(source).__name__}) rebuilt from its configuration has other weights: "
+            f"{[_signature(v) for v in ours]} where the model has {[_signature(v) for v in theirs]}. "
+            "Rewrite with copy=False, which reuses the layer as it is."
+        )
+    yield from zip(ours, theirs, strict=True)
+
+
+def initial_values(spec: LayerSpec, layer: keras.layers.Layer) -> Iterator[tuple[keras.Variable, Any]]:
+    """Each variable of a new layer that starts from a given value, with that value."""
+    inherited = {} if spec.origin is None else {variable.name: variable for variable in spec.origin.variables}
+    for variable in layer.variables:
+        if variable.name in spec.values:
+            yield variable, spec.values[variable.name]()
+        elif variable.name in inherited:
+            yield variable, inherited[variable.name]
+
+
+def copy_trainable(source: keras.layers.Layer, twin: keras.layers.Layer) -> None:
+    """Carry over which sublayers are frozen; a configuration tells it of the outermost layer alone."""
+    for theirs, ours in zip(_keras.sublayers(source), _keras.sublayers(twin), strict=False):
+        if ours.trainable != theirs.trainable:
+            ours.trainable = theirs.trainable
+
+
+def copy_hidden_state(source: keras.layers.Layer, twin: keras.layers.Layer) -> None:
+    """Carry over what a layer keeps outside its variables: vocabularies, cached statistics."""
+    if hasattr(type(source), "save_assets"):
+        with tempfile.TemporaryDirectory() as folder:
+            source.save_assets(folder)
+            twin.load_assets(folder)
+    elif hasattr(twin, "finalize_state"):
+        twin.finalize_state()
+
+
+def _signature(variable: keras.Variable) -> tuple[str, tuple[int, ...], str]:
+    return variable.name, tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")

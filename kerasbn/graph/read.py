@@ -1,0 +1,77 @@
+"""Read a Keras model into a graph."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import keras
+
+from kerasbn import _keras
+from kerasbn.errors import UnsupportedModelError
+from kerasbn.graph.model import CallSite, Graph, Value
+
+
+def read(model: keras.Model) -> Graph:
+    """Read a Sequential or Functional model.
+
+    Raises:
+        UnsupportedModelError: for a model of another kind, one that was not built yet, and one
+            that holds another model.
+    """
+    functional = _functional(model)
+    values: dict[int, Value] = {}
+
+    def value_of(tensor: Any) -> Any:
+        if not isinstance(tensor, keras.KerasTensor):
+            return tensor
+        return values.setdefault(id(tensor), Value(tensor))
+
+    recorded = _keras.recorded_calls(functional)
+    order: dict[int, list[int]] = defaultdict(list)
+    for call in recorded:
+        order[id(call.operation)].append(_keras.call_order(call.outputs[0]))
+
+    sites = []
+    for call in recorded:
+        if isinstance(call.operation, keras.Model):
+            raise UnsupportedModelError(
+                f"Model {model.name!r} holds the model {call.operation.name!r}; nested models are not supported yet. "
+                f"Rewrite {call.operation.name!r} on its own, or call its layers in {model.name!r} directly."
+            )
+        sites.append(
+            CallSite(
+                operation=call.operation,
+                path=call.operation.name,
+                call=sorted(order[id(call.operation)]).index(_keras.call_order(call.outputs[0])),
+                args=keras.tree.map_structure(value_of, call.args),
+                kwargs=keras.tree.map_structure(value_of, call.kwargs),
+                outputs=tuple(value_of(tensor) for tensor in call.outputs),
+            )
+        )
+    return Graph(
+        model=model,
+        inputs=keras.tree.map_structure(value_of, _keras.input_structure(functional)),
+        outputs=keras.tree.map_structure(value_of, _keras.output_structure(functional)),
+        sites=tuple(sites),
+    )
+
+
+def _functional(model: keras.Model) -> Any:
+    if not isinstance(model, keras.Model):
+        raise UnsupportedModelError(
+            f"Expected a Keras 3 model (keras.Sequential or keras.Model), got {type(model).__module__}."
+            f"{type(model).__name__}. Load the model with keras.models.load_model first."
+        )
+    if type(model) not in (keras.Sequential, _keras.Functional):
+        raise UnsupportedModelError(
+            f"Model {model.name!r} is a {type(model).__name__}, a subclass of keras.Model; only Sequential and "
+            "Functional models are supported yet. Build the same network with keras.Model(inputs, outputs)."
+        )
+    functional = _keras.functional_of(model)
+    if functional is None:
+        raise UnsupportedModelError(
+            f"Sequential model {model.name!r} has no graph yet: it was not built, or its input is not one tensor. "
+            "Begin it with keras.Input(shape), or call model.build(input_shape) first."
+        )
+    return functional

@@ -1,0 +1,94 @@
+"""The options of `kerasbn.plan` and `kerasbn.rewrite`, checked before anything else happens."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable
+from typing import Any, Literal, get_args
+
+from kerasbn.errors import OptionError
+
+Position = Literal["auto", "before", "after", "none"]
+RulePosition = Literal["auto", "before", "after", "none", "skip"]
+Dropout = Literal["redundant", "all", "none"]
+Shared = Literal["per_call", "shared"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Checked options.
+
+    Attributes:
+        position: Where batch normalization goes relative to the activation.
+        rules: Pairs of a glob over layer paths and a position, or `"skip"`. The first match wins.
+        norm: The layer whose configuration every inserted layer gets, `None` for kerasbn's own.
+        dropout: Which Dropout goes.
+        learning_rate_scale: What the compiled optimizer's learning rate is multiplied by.
+        preserve: Whether inserted layers start as the identity at inference.
+        shared: Whether a layer called k times gets k normalizations or one.
+        copy: Whether the result owns copies of all weights.
+    """
+
+    position: Position = "auto"
+    rules: tuple[tuple[str, RulePosition], ...] = ()
+    norm: Any = None
+    dropout: Dropout = "redundant"
+    learning_rate_scale: float | None = None
+    preserve: bool = True
+    shared: Shared = "per_call"
+    copy: bool = True
+
+    def __post_init__(self) -> None:
+        _check_choice("position", self.position, get_args(Position))
+        _check_choice("dropout", self.dropout, get_args(Dropout))
+        _check_choice("shared", self.shared, get_args(Shared))
+        _check_flag("preserve", self.preserve)
+        _check_flag("copy", self.copy)
+        object.__setattr__(self, "rules", tuple(_checked_rules(self.rules)))
+        if self.learning_rate_scale is not None:
+            _check_positive("learning_rate_scale", self.learning_rate_scale)
+
+
+def options_from(**keywords: Any) -> Options:
+    """Options by keyword.
+
+    Raises:
+        OptionError: for a name that is no option, or a value that the option cannot take.
+    """
+    names = [field.name for field in dataclasses.fields(Options)]
+    for keyword in keywords:
+        if keyword not in names:
+            close = difflib.get_close_matches(keyword, names, 1)
+            hint = f"Did you mean {close[0]!r}?" if close else f"The options are {', '.join(names)}."
+            raise OptionError(f"Unknown option {keyword!r}. {hint}")
+    return Options(**keywords)
+
+
+def _check_choice(option: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise OptionError(f"Option {option} is {value!r}; it must be one of {', '.join(map(repr, choices))}.")
+
+
+def _check_flag(option: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise OptionError(f"Option {option} is {value!r}; it must be True or False.")
+
+
+def _check_positive(option: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise OptionError(f"Option {option} is {value!r}; it must be a positive number, such as 5.0, or None.")
+
+
+def _checked_rules(rules: Any) -> Iterable[tuple[str, RulePosition]]:
+    remedy = "rules must be pairs such as ('stage1/*', 'after')"
+    if isinstance(rules, str | bytes) or not isinstance(rules, Iterable):
+        raise OptionError(f"Option rules is {rules!r}; {remedy}.")
+    for rule in rules:
+        if not isinstance(rule, tuple | list) or len(rule) != 2 or not isinstance(rule[0], str):
+            raise OptionError(f"Option rules holds {rule!r}; {remedy}.")
+        glob, position = rule
+        if position not in get_args(RulePosition):
+            choices = ", ".join(map(repr, get_args(RulePosition)))
+            raise OptionError(f"Rule {glob!r} has the position {position!r}; it must be one of {choices}.")
+        yield glob, position

@@ -1,0 +1,90 @@
+"""What a pass answers with: edits, and skips with their reasons."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import Literal
+
+from kerasbn.graph.edit import Change
+
+
+class Reason(enum.Enum):
+    """Why a call site is left as it is."""
+
+    OUTPUT = "output"
+    """Its value is an output of the model, or becomes one through activations and reshaping alone."""
+    NORMALIZED = "normalized"
+    """Its block is normalized already, by a batch, layer, group, RMS, unit or spectral normalization."""
+    COVERED = "covered"
+    """The normalization inserted at the neighbouring site of its block covers it."""
+    NO_ACTIVATION = "no_activation"
+    """The position is after the activation, and no activation follows."""
+    NOT_AFTER_LINEAR = "not_after_linear"
+    """An activation that does not follow a linear layer, such as one behind an addition."""
+    ACTIVATION = "activation"
+    """Its activation yields a distribution or weights (softmax and its kin), which are left as they are."""
+    SELF_NORMALIZING = "self_normalizing"
+    """Its activation is SELU, which keeps mean and variance by itself."""
+    ATTENTION = "attention"
+    """It is an attention layer, or yields what an attention multiplies."""
+    SQUEEZE_EXCITE = "squeeze_excite"
+    """It computes a gate: pooled over all locations, then multiplied with the features."""
+    EMBEDDING = "embedding"
+    """It is a table of embeddings."""
+    TIED_WEIGHTS = "tied_weights"
+    """It shares a weight with another layer."""
+    CHANNEL_AXIS = "channel_axis"
+    """No single axis of its output holds the channels."""
+    OPAQUE = "opaque"
+    """A layer with weights that is carried over as it is and not looked into."""
+    POSITION = "position"
+    """The position asked for is "none"."""
+    RULE = "rule"
+    """A rule says "skip" or "none"."""
+    MONTE_CARLO = "monte_carlo"
+    """Dropout that is called with training=True, to be random at inference too."""
+    NO_NORMALIZATION_BEHIND = "no_normalization_behind"
+    """Dropout with no batch normalization behind it, where it does no harm."""
+    KEPT = "kept"
+    """Dropout, with the option dropout="none"."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Edit:
+    """A change to one call site.
+
+    Attributes:
+        site: The address of the call site, `"encoder/conv2#0"`.
+        kind: `"insert"`, `"remove"` or `"replace"`.
+        detail: What becomes of it, for people to read.
+        changes: The changes of the graph that bring it about.
+    """
+
+    site: str
+    kind: Literal["insert", "remove", "replace"]
+    detail: str
+    changes: tuple[Change, ...] = dataclasses.field(repr=False, compare=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Skip:
+    """A call site that is left as it is.
+
+    Attributes:
+        site: The address of the call site.
+        reason: Why.
+        detail: The particulars, for people to read.
+    """
+
+    site: str
+    reason: Reason
+    detail: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Proposals:
+    """What one pass proposes."""
+
+    edits: tuple[Edit, ...] = ()
+    skips: tuple[Skip, ...] = ()

@@ -1,0 +1,113 @@
+"""What lies around the linear layers of a graph: found by sweeping over it once, whatever its size."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+
+import keras
+
+from kerasbn.catalog.roles import KEEPING, NORMALIZING, PER_CHANNEL, Role, role_of
+from kerasbn.graph.model import CallSite, Graph, Value
+
+
+class Surroundings:
+    """The facts about a graph that decide where batch normalization goes."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._roles: Mapping[CallSite, Role] = {site: role_of(site.operation) for site in graph.sites}
+        self._becomes_output = self._find_outputs()
+        self._normalized_behind = self._find_normalized_behind()
+        self._normalized_ahead = self._find_normalized_ahead()
+        self.gates = frozenset(self._find_gates())
+        self.tied = frozenset(self._find_tied())
+
+    def role(self, site: CallSite) -> Role:
+        """The role of the operation that is called."""
+        return self._roles[site]
+
+    def is_head(self, site: CallSite) -> bool:
+        """Whether the site's value is a model output, or becomes one through activations and reshaping."""
+        return any(value in self._becomes_output for value in site.outputs)
+
+    def is_normalized(self, site: CallSite) -> bool:
+        """Whether a normalization acts on the site's block: behind it or, as in transformers, ahead of it."""
+        return any(value in self._normalized_behind for value in site.outputs) or any(
+            value in self._normalized_ahead for value in site.inputs
+        )
+
+    def next_sites(self, site: CallSite) -> tuple[CallSite, ...]:
+        """The first sites behind a site that do more than pool or rearrange its values."""
+        found: dict[CallSite, None] = {}
+        queue = deque(site.outputs)
+        while queue:
+            for user in self.graph.consumers[queue.popleft()]:
+                if self.role(user) in PER_CHANNEL:
+                    queue.extend(user.outputs)
+                else:
+                    found[user] = None
+        return tuple(found)
+
+    def _find_outputs(self) -> set[Value]:
+        found = set(self.graph.output_values)
+        for site in reversed(self.graph.sites):
+            if self.role(site) in KEEPING | {Role.ACTIVATION} and not found.isdisjoint(site.outputs):
+                found.update(site.inputs)
+        return found
+
+    def _find_normalized_behind(self) -> set[Value]:
+        """Values that reach a normalization: past pooling and merging, then past one activation at most."""
+        directly: set[Value] = set()
+        found: set[Value] = set()
+        for site in reversed(self.graph.sites):
+            role = self.role(site)
+            normalizing = role in NORMALIZING
+            reaches_directly = not directly.isdisjoint(site.outputs)
+            if normalizing or (role in PER_CHANNEL and reaches_directly):
+                directly.update(site.inputs)
+            if (
+                normalizing
+                or (role in PER_CHANNEL | {Role.MERGE} and not found.isdisjoint(site.outputs))
+                or (role is Role.ACTIVATION and reaches_directly)
+            ):
+                found.update(site.inputs)
+        return found
+
+    def _find_normalized_ahead(self) -> set[Value]:
+        """Values that come straight from a normalization of each example, as in blocks of transformers."""
+        found: set[Value] = set()
+        for site in self.graph.sites:
+            role = self.role(site)
+            if role is Role.NORMALIZATION or (role in KEEPING and not found.isdisjoint(site.inputs)):
+                found.update(site.outputs)
+        return found
+
+    def _find_gates(self) -> Iterator[CallSite]:
+        """The linear sites between a global pooling and the product that its outcome scales."""
+        for site in self.graph.sites:
+            if self.role(site) is Role.PRODUCT and len(site.inputs) > 1:
+                for value in site.inputs:
+                    yield from self._gate_behind(value)
+
+    def _gate_behind(self, value: Value) -> list[CallSite]:
+        linear: list[CallSite] = []
+        site = self.graph.producers.get(value)
+        while site is not None and len(site.inputs) == 1:
+            role = self.role(site)
+            if role is Role.GLOBAL_POOLING:
+                return linear
+            if role is Role.LINEAR:
+                linear.append(site)
+            elif role not in KEEPING | {Role.ACTIVATION, Role.MERGE, Role.PRODUCT}:
+                break
+            site = self.graph.producers.get(site.inputs[0])
+        return []
+
+    def _find_tied(self) -> Iterator[keras.layers.Layer]:
+        owners: dict[int, keras.layers.Layer] = {}
+        for _, layer in self.graph.layers():
+            for variable in layer.weights:
+                owner = owners.setdefault(id(variable), layer)
+                if owner is not layer:
+                    yield from (owner, layer)

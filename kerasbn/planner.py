@@ -1,0 +1,196 @@
+"""Plans: what is going to happen to a model, and the doing of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from kerasbn.catalog.roles import NORMALIZING, role_of
+from kerasbn.graph.build import build
+from kerasbn.graph.edit import apply
+from kerasbn.graph.model import Graph, LayerSpec
+from kerasbn.graph.read import read
+from kerasbn.options import Options, options_from
+from kerasbn.passes.insert_normalization import insert_normalization
+from kerasbn.passes.naming import Names
+from kerasbn.passes.placement import place
+from kerasbn.passes.proposal import Edit, Proposals, Skip
+from kerasbn.passes.split_activation import split_activation
+from kerasbn.passes.strip_dropout import strip_dropout
+from kerasbn.training.compilation import carry_over_compilation, check_compilation, notes_on_compilation
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a rewrite does to a model, before it is done. Made by `kerasbn.plan`.
+
+    Attributes:
+        model: The source model. A plan never changes it.
+        options: The options that the plan was made with.
+        edits: What changes, in the order of the model.
+        skips: What stays as it is, each with its reason, likewise.
+        notes: What else to know.
+    """
+
+    model: keras.Model
+    options: Options
+    edits: tuple[Edit, ...]
+    skips: tuple[Skip, ...]
+    notes: tuple[str, ...]
+    _graph: Graph = dataclasses.field(repr=False)
+    _order: Mapping[str, int] = dataclasses.field(repr=False)
+
+    def apply(self) -> keras.Model:
+        """Make the rewritten model.
+
+        Returns:
+            A new model; the source stays as it is. Each call makes another one.
+
+        Raises:
+            UnsupportedModelError: if a layer cannot be carried over faithfully.
+        """
+        built = build(self._graph, copy=self.options.copy)
+        carry_over_compilation(self.model, built, self.options)
+        return built.model
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as plain data, ready for JSON."""
+        options = dataclasses.asdict(dataclasses.replace(self.options, norm=None))
+        options["norm"] = None if self.options.norm is None else type(self.options.norm).__name__
+        return {
+            "model": self.model.name,
+            "options": options,
+            "edits": [{"site": edit.site, "kind": edit.kind, "detail": edit.detail} for edit in self.edits],
+            "skips": [{"site": skip.site, "reason": skip.reason.value, "detail": skip.detail} for skip in self.skips],
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        table = Table(title=self._title(), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for heading in ("call site", "what", "detail"):
+            table.add_column(heading, overflow="fold")
+        rows: list[tuple[str, str, str]] = [(edit.site, edit.kind, edit.detail) for edit in self.edits]
+        rows += [(skip.site, f"skip: {skip.reason.value}", skip.detail) for skip in self.skips]
+        for row in sorted(rows, key=lambda row: self._order[row[0]]):
+            table.add_row(*row)
+        console = Console(file=io.StringIO(), width=120, color_system=None, highlight=False, markup=False)
+        console.print(table)
+        for note in self.notes:
+            console.print(note)
+        lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+        return "\n".join(line.rstrip() for line in lines).strip()
+
+    def _title(self) -> str:
+        kinds = [edit.kind for edit in self.edits]
+        counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)) or "no edits"
+        return f"Plan for {self.model.name!r}: {counts}, {len(self.skips)} skipped"
+
+
+def plan(model: keras.Model, **options: Any) -> Plan:
+    """Plan the rewriting of a model, without doing it.
+
+    Args:
+        model: A Sequential or Functional Keras model. It is never changed.
+        **options: The options of `kerasbn.rewrite`.
+
+    Returns:
+        A `Plan`: print it, look through its `edits` and `skips`, and `apply()` it.
+
+    Raises:
+        OptionError: if an option is not valid or does not fit the model.
+        UnsupportedModelError: if the model is of a kind that cannot be rewritten.
+    """
+    checked = options_from(**options)
+    graph = read(model)
+    check_compilation(model, checked)
+    names = Names(graph)
+    placements = place(graph, checked)
+    passes: tuple[Callable[[Graph], Proposals], ...] = (
+        lambda graph: split_activation(graph, placements, names),
+        lambda graph: insert_normalization(graph, placements, names, checked),
+        lambda graph: strip_dropout(graph, checked),
+    )
+    order = {site.address: index for index, site in enumerate(graph.sites)}
+    edits: list[Edit] = []
+    skips = list(placements.skips)
+    for propose in passes:
+        proposals = propose(graph)
+        graph = apply(graph, (change for edit in proposals.edits for change in edit.changes))
+        edits += proposals.edits
+        skips += proposals.skips
+    return Plan(
+        model=model,
+        options=checked,
+        edits=tuple(sorted(edits, key=lambda edit: order[edit.site])),
+        skips=tuple(sorted(skips, key=lambda skip: order[skip.site])),
+        notes=notes_on_compilation(model, _names_of_normalizations(graph)),
+        _graph=graph,
+        _order=order,
+    )
+
+
+def _names_of_normalizations(graph: Graph) -> tuple[str, ...]:
+    return tuple(
+        operation.name
+        for operation in graph.calls
+        if isinstance(operation, LayerSpec) and role_of(operation) in NORMALIZING
+    )
+
+
+def rewrite(model: keras.Model, **options: Any) -> keras.Model:
+    """Give a Keras model batch normalization.
+
+    The source model stays as it is. The result keeps its class, name, inputs, outputs, weights and
+    compiled state; new layers are named after the layer that they serve (`conv2_bn`).
+
+    Example:
+
+    ```python
+    model = kerasbn.rewrite(model, position="auto", learning_rate_scale=5.0)
+    model.fit(x, y)
+    ```
+
+    Args:
+        model: A Sequential or Functional Keras model.
+        position: Where batch normalization goes relative to the activation. `"before"`: right
+            after each linear layer whose output goes on to further layers. `"after"`: right after
+            each activation that follows a linear layer. `"auto"`: after s-shaped activations,
+            before the others. `"none"`: nowhere. Defaults to `"auto"`.
+        rules: Pairs of a glob over layer paths and a position or `"skip"`, such as
+            `[("stage1/*", "after")]`. The first match wins over `position`, and over what would be
+            left alone. Defaults to `()`.
+        norm: A layer instance whose configuration every inserted layer gets.
+            `keras.layers.BatchNormalization()` makes models that load without kerasbn. Defaults to
+            `None`: `kerasbn.layers.BatchNormalization`.
+        dropout: Which Dropout goes. `"redundant"`: what feeds a batch normalization further down.
+            `"all"`, `"none"`. Defaults to `"redundant"`.
+        learning_rate_scale: Positive float, what the compiled optimizer's learning rate is
+            multiplied by; its schedule too. Defaults to `None`: it is left alone.
+        preserve: Whether inserted batch normalization starts as the identity at inference, so that
+            the result computes what the source does. Defaults to `True`.
+        shared: `"per_call"`, a layer that is called k times gets k normalizations, or `"shared"`,
+            it gets one. Defaults to `"per_call"`.
+        copy: Whether the result owns copies of all layers and weights. `False` reuses the layers
+            that need no change, weights and all: training one model trains the other. Defaults to
+            `True`.
+
+    Returns:
+        The rewritten model.
+
+    Raises:
+        OptionError: if an option is not valid or does not fit the model.
+        UnsupportedModelError: if the model cannot be rewritten faithfully. The message says which
+            layer stops it and what to do.
+
+    Reference:
+
+    - [Ioffe and Szegedy, 2015](https://arxiv.org/abs/1502.03167), section 3.2 on the position.
+    """
+    return plan(model, **options).apply()

@@ -1,0 +1,66 @@
+"""Carry the compiled state of a model over to its rewritten form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from kerasbn import _keras
+from kerasbn.errors import OptionError, UnsupportedModelError
+from kerasbn.graph.build import Built
+from kerasbn.options import Options
+from kerasbn.training.optimizer import carry_progress, successor_of
+
+
+def check_compilation(model: keras.Model, options: Options) -> None:
+    """Refuse options for an optimizer that the model does not have.
+
+    Raises:
+        OptionError: for `learning_rate_scale` on a model that was never compiled.
+    """
+    if options.learning_rate_scale is not None and not model.compiled:
+        raise OptionError(
+            f"Option learning_rate_scale is {options.learning_rate_scale}, but model {model.name!r} was never "
+            "compiled, so it has no learning rate. Call model.compile(...) first, or leave the option out."
+        )
+
+
+def carry_over_compilation(source: keras.Model, built: Built, options: Options) -> None:
+    """Compile a built model as its source was compiled; the source's objects with state stay its own."""
+    if not source.compiled:
+        return
+    arguments = _keras.compile_arguments(source)
+    arguments["optimizer"] = successor_of(source.optimizer, options.learning_rate_scale)
+    for name in ("metrics", "weighted_metrics"):
+        arguments[name] = keras.tree.map_structure(_own, arguments.get(name))
+    built.model.compile(**arguments)
+    carry_progress(source.optimizer, built.model.optimizer, built.model.trainable_variables, built.successors)
+
+
+def notes_on_compilation(model: keras.Model, fresh: tuple[str, ...]) -> tuple[str, ...]:
+    """What to know about the optimizer of the rewritten model.
+
+    Args:
+        model: The source model.
+        fresh: The names of the new layers that have weights to train.
+    """
+    if not model.compiled or not model.optimizer.built or not fresh:
+        return ()
+    return (
+        f"The optimizer {model.optimizer.name!r} keeps its progress on the weights that live on; "
+        f"it starts afresh on those of {', '.join(fresh)}.",
+    )
+
+
+def _own(metric: Any) -> Any:
+    """A metric that does not share its state with the source's."""
+    if not isinstance(metric, keras.metrics.Metric):
+        return metric
+    try:
+        return type(metric).from_config(metric.get_config())
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"Metric {metric.name!r} ({type(metric).__name__}) cannot be rebuilt from its configuration: {error}. "
+            "Give the class a get_config that its __init__ understands, or compile the model without it."
+        ) from error

@@ -1,0 +1,125 @@
+"""Carry an optimizer over to a rewritten model: its configuration, and its progress on the weights that live on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import keras
+
+from kerasbn import _keras
+from kerasbn.errors import UnsupportedModelError
+from kerasbn.training.schedules import scaled
+
+
+def successor_of(optimizer: keras.optimizers.Optimizer, learning_rate_scale: float | None) -> Any:
+    """An optimizer of the same class and configuration, with its learning rate scaled.
+
+    Raises:
+        UnsupportedModelError: if the optimizer cannot be rebuilt from its configuration.
+    """
+    config = optimizer.get_config()
+    if inner := getattr(optimizer, "inner_optimizer", None):
+        config["inner_optimizer"] = keras.optimizers.serialize(successor_of(inner, learning_rate_scale))
+    else:
+        rate = _keras.learning_rate_of(optimizer)
+        if learning_rate_scale is not None:
+            config["learning_rate"] = scaled(rate, learning_rate_scale)
+        elif not isinstance(rate, keras.Variable):
+            config["learning_rate"] = rate
+    try:
+        return type(optimizer).from_config(config)
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"Optimizer {optimizer.name!r} ({type(optimizer).__name__}) cannot be rebuilt from its configuration: "
+            f"{error}. Give the class a get_config that its __init__ understands, or compile the model with another."
+        ) from error
+
+
+def carry_progress(
+    source: keras.optimizers.Optimizer,
+    target: keras.optimizers.Optimizer,
+    weights: list[keras.Variable],
+    successors: Mapping[int, keras.Variable],
+) -> None:
+    """Build `target` for `weights` and copy into it what `source` has learned about those that live on.
+
+    Args:
+        source: The optimizer to take the progress from. If it was never built there is none.
+        target: An optimizer of the same class, not built yet.
+        weights: The trainable weights that `target` is for.
+        successors: The new weight for each old one, by the old one's `id`.
+    """
+    if inner := getattr(source, "inner_optimizer", None):
+        carry_progress(inner, target.inner_optimizer, weights, successors)
+    if not source.built:
+        return
+    old = list(_slots_of(source))
+    new = {slot.key: slot.variable for slot in _build_recorded(target, weights)}
+    for slot in old:
+        successor = successors.get(slot.key.weight)
+        match = new.get(slot.key._replace(weight=id(successor)))
+        if match is not None and match.shape == slot.variable.shape:
+            match.assign(slot.variable)
+    target.iterations.assign(source.iterations)
+
+
+class _Key(NamedTuple):
+    """Tells the slots of one optimizer apart: of which weight, and which one of that weight's."""
+
+    weight: int
+    name: str
+    number: int
+
+
+class _Slot(NamedTuple):
+    key: _Key
+    variable: Any
+
+
+def _slots_of(optimizer: keras.optimizers.Optimizer) -> Iterator[_Slot]:
+    """The slots of a built optimizer, each with the weight that it belongs to.
+
+    Keras does not say which slot belongs to which weight. An optimizer of the same configuration
+    asks for its slots in the same order, so a probe that makes none of them tells.
+    """
+    probe = type(optimizer).from_config(optimizer.get_config())
+    keys: list[_Key] = []
+    _record(probe, lambda key, make: keys.append(key))
+    probe.build(_keras.variables_optimized_by(optimizer))
+    slots = optimizer.variables[len(optimizer.variables) - len(keys) :]
+    yield from map(_Slot, keys, slots)
+
+
+def _build_recorded(optimizer: keras.optimizers.Optimizer, weights: list[keras.Variable]) -> list[_Slot]:
+    """Build an optimizer; the slots that it made."""
+    slots: list[_Slot] = []
+
+    def note(key: _Key, make: Callable[[], Any]) -> Any:
+        slots.append(_Slot(key, make()))
+        return slots[-1].variable
+
+    undo = _record(optimizer, note)
+    optimizer.build(weights)
+    undo()
+    return slots
+
+
+def _record(
+    optimizer: keras.optimizers.Optimizer, note: Callable[[_Key, Callable[[], Any]], Any]
+) -> Callable[[], None]:
+    """Have `note` make the slots that an optimizer asks for."""
+    make = optimizer.add_variable_from_reference
+    count: dict[tuple[int, str], int] = {}
+
+    def add_variable_from_reference(reference_variable: Any, name: str | None = None, **kwargs: Any) -> Any:
+        at = (id(reference_variable), name or "")
+        count[at] = count.get(at, -1) + 1
+        return note(_Key(*at, count[at]), lambda: make(reference_variable, name=name, **kwargs))
+
+    optimizer.add_variable_from_reference = add_variable_from_reference
+
+    def undo() -> None:
+        del optimizer.add_variable_from_reference
+
+    return undo
