@@ -73,7 +73,7 @@ class Plan:
         }
 
     def __str__(self) -> str:
-        table = Table(title=self._title(), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(title=self.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for heading in ("call site", "what", "detail"):
             table.add_column(heading, overflow="fold")
         rows: list[tuple[str, str, str]] = [(edit.site, edit.kind, edit.detail) for edit in self.edits]
@@ -87,7 +87,9 @@ class Plan:
         lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
         return "\n".join(line.rstrip() for line in lines).strip()
 
-    def _title(self) -> str:
+    @property
+    def title(self) -> str:
+        """The plan in one line."""
         kinds = [edit.kind for edit in self.edits]
         counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)) or "no edits"
         return f"Plan for {self.model.name!r}: {counts}, {len(self.skips)} skipped"

@@ -1,0 +1,149 @@
+"""What `kerasbn-rewrite` does, once its arguments are read."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from kerasbn.cli.quiet import tensorflow_imported_quietly
+from kerasbn.errors import OptionError
+from kerasbn.files.formats import format_of
+from kerasbn.files.model_file import check_model_file, load
+from kerasbn.files.staging import check_target, staged
+
+if TYPE_CHECKING:
+    import keras
+
+    from kerasbn.exporters import ExportReport
+    from kerasbn.planner import Plan
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One run of the command; the attributes are its arguments."""
+
+    model: Path
+    outputs: tuple[Path, ...]
+    position: str
+    rules: tuple[tuple[str, str], ...]
+    norm: str
+    dropout: str
+    lr_scale: float | None
+    preserve: bool
+    shared: str
+    opset: int
+    dry_run: bool
+    as_json: bool
+    no_verify: bool
+    force: bool
+    unsafe: bool
+    quiet: bool
+    verbose: bool
+
+    def run(self) -> None:
+        """Read, plan, rewrite, write and verify; nothing is in its place until everything is verified."""
+        self._check_paths()
+        with tensorflow_imported_quietly(self.verbose):
+            with self._step(f"Reading {self.model}"):
+                source = load(self.model, unsafe=self.unsafe)
+            with self._step("Planning"):
+                plan = self._plan(source)
+            reports = [] if self.dry_run else self._write(plan)
+        self._print(plan, reports)
+
+    def _check_paths(self) -> None:
+        """Find what is wrong with the paths before TensorFlow is imported, which takes seconds."""
+        check_model_file(self.model)
+        for output in self.outputs:
+            format_of(output)
+            check_target(output, overwrite=self.force)
+            if output.resolve() == self.model.resolve():
+                raise OptionError(
+                    f"Output {str(output)!r} is the model itself, which is never touched. Choose another."
+                )
+        if len({output.resolve() for output in self.outputs}) < len(self.outputs):
+            raise OptionError("Two outputs are the same path. Give each one of its own.")
+
+    def _plan(self, source: keras.Model) -> Plan:
+        import keras
+
+        from kerasbn.planner import plan
+
+        return plan(
+            source,
+            position=self.position,
+            rules=self.rules,
+            norm=keras.layers.BatchNormalization() if self.norm == "keras" else None,
+            dropout=self.dropout,
+            learning_rate_scale=self.lr_scale,
+            preserve=self.preserve,
+            shared=self.shared,
+        )
+
+    def _write(self, plan: Plan) -> list[ExportReport]:
+        from kerasbn.exporters import write_and_verify
+        from kerasbn.exporters.parity import check_parity, reference
+
+        with self._step("Rewriting"):
+            result = plan.apply()
+        if self.preserve and not self.no_verify:
+            with self._step("Verifying the rewritten model"):
+                check_parity(
+                    plan.model, lambda inputs: reference(result, inputs), "the rewritten model", tolerance=1e-5
+                )
+        with contextlib.ExitStack() as stack:
+            temporaries = [stack.enter_context(staged(output, overwrite=self.force)) for output in self.outputs]
+            reports = []
+            for output, temporary in zip(self.outputs, temporaries, strict=True):
+                with self._step(f"Writing and verifying {output}"):
+                    kind = format_of(output)
+                    verify = not self.no_verify
+                    reports.append(write_and_verify(result, output, temporary, kind, verify=verify, opset=self.opset))
+            return reports
+
+    @contextlib.contextmanager
+    def _step(self, what: str) -> Iterator[None]:
+        """Show on the terminal what is going on."""
+        if self.quiet:
+            yield
+        else:
+            with Console(stderr=True).status(what):
+                yield
+
+    def _print(self, plan: Plan, reports: list[ExportReport]) -> None:
+        if self.as_json:
+            print(json.dumps({"plan": plan.to_dict(), "outputs": [report.to_dict() for report in reports]}, indent=2))  # noqa: T201
+            return
+        if self.quiet and not self.dry_run:
+            return
+        console = Console(highlight=False, soft_wrap=True)
+        if self.dry_run or self.verbose:
+            console.print(str(plan), markup=False)
+        else:
+            console.print(_summary(plan), markup=False)
+        if reports:
+            console.print(_table_of(reports))
+
+
+def _summary(plan: Plan) -> str:
+    skipped = Counter(skip.reason.value for skip in plan.skips)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
+    return plan.title + (f" ({reasons})" if reasons else "")
+
+
+def _table_of(reports: list[ExportReport]) -> Table:
+    table: Any = Table(box=None, pad_edge=False)
+    for heading in ("written", "format", "size", "verified"):
+        table.add_column(heading)
+    for report in reports:
+        verified = "no" if report.max_error is None else f"max error {report.max_error:.1e}"
+        table.add_row(str(report.path), report.format, f"{report.bytes / 1e6:.2f} MB", verified)
+    return table  # type: ignore[no-any-return]

@@ -1,0 +1,130 @@
+"""`kerasbn-rewrite MODEL -o OUT`: give a saved model batch normalization, or prepare it for serving."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from kerasbn.errors import KerasBNError, VerificationError
+
+DONE, NOT_VERIFIED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+_POSITIONS = ("auto", "before", "after", "none")
+
+
+def _read_rules(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    rules = []
+    for value in values:
+        glob, equals, position = value.rpartition("=")
+        positions = (*_POSITIONS, "skip")
+        if not equals or not glob or position not in positions:
+            raise click.BadParameter(
+                f"{value!r} is not of the form GLOB=POSITION, where POSITION is one of {', '.join(positions)}.",
+                param=parameter,
+            )
+        rules.append((glob, position))
+    return tuple(rules)
+
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command("kerasbn-rewrite", context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("model", type=_PATH)
+@click.option(
+    *("-o", "--output", "outputs"),
+    type=_PATH,
+    multiple=True,
+    metavar="OUT",
+    help="Where to write: .keras, .onnx, or a folder for a SavedModel. Repeatable.",
+)
+@click.option(
+    "--position",
+    type=click.Choice(_POSITIONS),
+    default="auto",
+    show_default=True,
+    help="Where BN goes relative to the activation.",
+)
+@click.option(
+    *("--rule", "rules"),
+    multiple=True,
+    callback=_read_rules,
+    metavar="GLOB=POSITION",
+    help="The position for the layers whose path matches; 'skip' leaves them alone. Repeatable, the first match wins.",
+)
+@click.option(
+    "--norm",
+    type=click.Choice(["kerasbn", "keras"]),
+    default="kerasbn",
+    show_default=True,
+    help="Whose BN layer to insert. With 'keras' the file loads without kerasbn.",
+)
+@click.option(
+    "--dropout",
+    type=click.Choice(["redundant", "all", "none"]),
+    default="redundant",
+    show_default=True,
+    help="Which Dropout to take out.",
+)
+@click.option(
+    "--lr-scale",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Multiply the compiled optimizer's learning rate by this.",
+)
+@click.option("--preserve/--no-preserve", default=True, show_default=True, help="Start BN as the identity.")
+@click.option(
+    "--shared",
+    type=click.Choice(["per_call", "shared"]),
+    default="per_call",
+    show_default=True,
+    help="Whether a layer called k times gets k BNs or one.",
+)
+@click.option("--opset", type=click.IntRange(13, 18), default=17, show_default=True, help="The opset of ONNX files.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
+@click.option("--no-verify", is_flag=True, help="Skip the checks of what was written.")
+@click.option("--force", is_flag=True, help="Overwrite existing outputs.")
+@click.option("--unsafe", is_flag=True, help="Allow code in the file (Lambda layers). For files that you trust.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+@click.option("-v", "--verbose", is_flag=True, help="Print the whole plan, and what TensorFlow has to say.")
+@click.version_option(package_name="kerasbn", prog_name="kerasbn-rewrite")
+def command(model: Path, outputs: tuple[Path, ...], **options: object) -> None:
+    """Give the saved Keras model MODEL (.keras or .h5) batch normalization and write it to each OUT.
+
+    MODEL itself is never touched. Every OUT is checked against the Keras model before it takes its
+    place. Exit status: 0 done and verified, 1 verification failed, 2 bad usage or a bad file, 130
+    interrupted; nothing is written unless it is 0.
+    """
+    from kerasbn.cli.job import Job
+
+    if not outputs and not options["dry_run"]:
+        raise click.UsageError("Missing option '-o': where to write. '--dry-run' shows the plan without writing.")
+    Job(model=model, outputs=outputs, **options).run()  # type: ignore[arg-type]
+
+
+def run() -> None:
+    """The entry point: run the command, and turn what goes wrong into one line and an exit status."""
+    sys.exit(_status())
+
+
+def _status() -> int:
+    try:
+        return int(command.main(standalone_mode=False) or DONE)
+    except click.exceptions.Abort:
+        return _complain("interrupted; nothing was written.", INTERRUPTED)
+    except click.ClickException as error:
+        return _complain(error.format_message(), BAD_INPUT)
+    except VerificationError as error:
+        return _complain(str(error), NOT_VERIFIED)
+    except KerasBNError as error:
+        return _complain(str(error), BAD_INPUT)
+
+
+def _complain(message: str, status: int) -> int:
+    click.echo(f"kerasbn-rewrite: {' '.join(message.split())}", err=True)
+    return status

@@ -1,0 +1,121 @@
+"""Write models for serving: ONNX, SavedModel and `.keras`, each one checked against the Keras model."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from kerasbn.errors import UnsupportedModelError
+from kerasbn.exporters import keras_file
+from kerasbn.exporters.parity import check_parity
+from kerasbn.exporters.report import ExportReport as ExportReport
+from kerasbn.exporters.report import size_of, versions
+from kerasbn.files.formats import Format, checked_format, format_of
+from kerasbn.files.staging import staged
+
+
+def export(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    *,
+    format: Format | None = None,  # noqa: A002
+    verify: bool = True,
+    inputs: Any = None,
+    opset: int = 17,
+    overwrite: bool = False,
+) -> ExportReport:
+    """Write a model for serving, and check what was written.
+
+    The written graph runs in inference mode: Dropout, noise and random augmentation are off. Its
+    inputs and outputs have the model's own names, its batch is open.
+
+    Example:
+
+    ```python
+    report = kerasbn.export(model, "digits.onnx")
+    ```
+
+    Args:
+        model: A Sequential or Functional Keras model.
+        path: Where to write. The suffix decides the format: `.onnx`, `.keras`, none for the folder
+            of a SavedModel.
+        format: `"onnx"`, `"saved_model"` or `"keras"`. Defaults to what the suffix says.
+        verify: Whether to run the written model against the Keras model, at batch 1 and at a larger
+            one. Defaults to `True`.
+        inputs: A batch of inputs to verify with, in the model's structure. Defaults to random ones.
+        opset: The ONNX opset, from 13 to 18. Defaults to 17.
+        overwrite: Whether an existing file or folder may be replaced. Defaults to `False`.
+
+    Returns:
+        An `ExportReport`.
+
+    Raises:
+        OptionError: if an option is not valid.
+        ModelFileError: if the path exists and `overwrite` is not set, or cannot be written.
+        UnsupportedModelError: if the model cannot be written in this format.
+        VerificationError: if the written model is not valid, or computes something else. It is not
+            left behind.
+    """
+    if not isinstance(model, keras.Model):
+        raise UnsupportedModelError(f"Expected a Keras 3 model to export, got {type(model).__name__}.")
+    target = Path(path)
+    kind = format_of(target) if format is None else checked_format(format)
+    with staged(target, overwrite=overwrite) as temporary:
+        return write_and_verify(model, target, temporary, kind, verify=verify, inputs=inputs, opset=opset)
+
+
+def write_and_verify(
+    model: keras.Model,
+    target: Path,
+    temporary: Path,
+    kind: Format,
+    *,
+    verify: bool = True,
+    inputs: Any = None,
+    opset: int = 17,
+) -> ExportReport:
+    """Write a model to `temporary`, which will be moved to `target`. Arguments and errors as in `export`."""
+    started = time.perf_counter()
+    nodes = _write(model, temporary, kind, opset)
+    error = check_parity(model, _runner(model, temporary, kind), str(target), inputs=inputs) if verify else None
+    return ExportReport(
+        path=target,
+        format=kind,
+        bytes=size_of(temporary),
+        seconds=time.perf_counter() - started,
+        nodes=nodes,
+        max_error=error,
+        versions=versions(),
+    )
+
+
+def _write(model: keras.Model, path: Path, kind: Format, opset: int) -> int:
+    match kind:
+        case "onnx":
+            from kerasbn.exporters import onnx_file
+
+            return onnx_file.write(model, path, opset=opset)
+        case "saved_model":
+            from kerasbn.exporters import saved_model
+
+            return saved_model.write(model, path)
+        case "keras":
+            return keras_file.write(model, path)
+
+
+def _runner(model: keras.Model, path: Path, kind: Format) -> Any:
+    match kind:
+        case "onnx":
+            from kerasbn.exporters import onnx_file
+
+            return onnx_file.runner(path)
+        case "saved_model":
+            from kerasbn.exporters import saved_model
+
+            return saved_model.runner(path)
+        case "keras":
+            return keras_file.runner(path, model)

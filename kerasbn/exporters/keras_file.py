@@ -1,0 +1,28 @@
+"""Write `.keras` files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+
+from kerasbn import _keras
+from kerasbn.exporters.parity import Arrays, reference
+
+
+def write(model: keras.Model, path: Path) -> int:
+    """Write a model in Keras's own format, compiled state included.
+
+    Returns:
+        The number of layers.
+    """
+    model.save(str(path))
+    return len(model.layers)
+
+
+def runner(path: Path, model: keras.Model) -> Callable[[Arrays], Arrays]:
+    """A function that runs a `.keras` file, loaded with the custom classes of the model it was written from."""
+    classes = {type(layer).__name__: type(layer) for layer in _keras.sublayers(model)}
+    loaded = keras.models.load_model(str(path), custom_objects=classes, compile=False, safe_mode=False)
+    return lambda inputs: reference(loaded, inputs)

@@ -1,0 +1,162 @@
+"""Write ONNX files, through tf2onnx."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+
+from kerasbn.errors import OptionError, UnsupportedModelError, VerificationError
+from kerasbn.exporters.inference import InferenceFunction, trace
+from kerasbn.exporters.names import input_tensors, output_tensors
+from kerasbn.exporters.parity import Arrays
+
+OPSETS = range(13, 19)
+"""The opsets that tf2onnx 1.17 writes correctly."""
+
+
+def write(model: keras.Model, path: Path, *, opset: int) -> int:
+    """Write a model as ONNX.
+
+    Returns:
+        The number of nodes.
+
+    Raises:
+        OptionError: for an opset that cannot be written.
+        UnsupportedModelError: if the model uses something that ONNX has no form for.
+        VerificationError: if the ONNX checker refuses the outcome.
+    """
+    if opset not in OPSETS:
+        raise OptionError(f"Option opset is {opset!r}; it must be from {OPSETS.start} to {OPSETS.stop - 1}.")
+    proto = _convert(trace(model), model.name, opset)
+    _name_open_dimensions(proto, model)
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise VerificationError(
+            f"The ONNX form of model {model.name!r} is not valid: {error} The file was not kept."
+        ) from error
+    onnx.save(proto, str(path))
+    return len(proto.graph.node)
+
+
+def runner(path: Path) -> Callable[[Arrays], Arrays]:
+    """A function that runs an ONNX file in ONNX Runtime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def run(inputs: Arrays) -> Arrays:
+        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+
+    return run
+
+
+def _convert(inference: InferenceFunction, name: str, opset: int) -> onnx.ModelProto:
+    import tf2onnx
+
+    frozen = inference.function
+    graph_def = frozen.graph.as_graph_def(add_shapes=True)
+    _strip_xla_marks(graph_def)
+    inputs = [tensor.name for tensor in frozen.inputs]
+    outputs = [tensor.name for tensor in frozen.outputs]
+    renamed = dict(
+        zip([*inputs, *outputs], [*(spec.name for spec in inference.inputs), *inference.outputs], strict=True)
+    )
+    with _complaints() as complaints:
+        proto, _ = tf2onnx.convert.from_graph_def(
+            graph_def,
+            name=name,
+            input_names=inputs,
+            output_names=outputs,
+            opset=opset,
+            custom_op_handlers=_handlers(),
+            tensors_to_rename=renamed,
+        )
+    if foreign := {node.op_type for node in proto.graph.node if not _is_known(node, opset)}:
+        raise UnsupportedModelError(
+            f"Model {name!r} computes {', '.join(sorted(foreign))}, which ONNX opset {opset} has no form for. "
+            "Export to SavedModel instead, or replace the layers that compute it."
+            + (f" tf2onnx says: {complaints[0]}" if complaints else "")
+        )
+    proto.producer_name = "kerasbn"
+    proto.graph.name = name
+    return proto
+
+
+def _strip_xla_marks(graph_def: Any) -> None:
+    """Let functions be inlined that Keras has XLA compile, such as grouped convolutions."""
+    functions = graph_def.library.function
+    nodes = [node for function in functions for node in function.node_def]
+    for marked in (*functions, *nodes, *graph_def.node):
+        for mark in ("_XlaMustCompile", "_noinline"):
+            marked.attr.pop(mark, None)
+
+
+def _handlers() -> dict[str, tuple[Callable[..., Any], list[Any]]]:
+    """Operations that tf2onnx does not know, as what it knows: erfc(x) = 1 - erf(x), expm1(x) = exp(x) - 1."""
+
+    def erfc(ctx: Any, node: Any, name: str, args: Any) -> None:
+        _compose(ctx, node, "Erf", lambda one, inner: [one, inner])
+
+    def expm1(ctx: Any, node: Any, name: str, args: Any) -> None:
+        _compose(ctx, node, "Exp", lambda one, inner: [inner, one])
+
+    return {"Erfc": (erfc, []), "Expm1": (expm1, [])}
+
+
+def _compose(ctx: Any, node: Any, inner_type: str, order: Callable[[str, str], list[str]]) -> None:
+    dtype, shape = ctx.get_dtype(node.output[0]), ctx.get_shape(node.output[0])
+    inputs, outputs = list(node.input), list(node.output)
+    ctx.remove_node(node.name)
+    inner = ctx.make_node(inner_type, inputs, dtypes=[dtype], shapes=[shape])
+    one = ctx.make_const(f"{node.name}_one", np.array(1, onnx.helper.tensor_dtype_to_np_dtype(dtype)))
+    ctx.make_node("Sub", order(one.output[0], inner.output[0]), outputs=outputs, dtypes=[dtype], shapes=[shape])
+
+
+def _is_known(node: onnx.NodeProto, opset: int) -> bool:
+    return bool(onnx.defs.has(node.op_type, opset, node.domain)) or node.domain not in ("", "ai.onnx")
+
+
+@contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """Collect the errors that tf2onnx logs, and keep its log and TensorFlow's from the terminal."""
+    messages: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno >= logging.ERROR:
+                messages.append(record.getMessage())
+
+    loggers = [logging.getLogger("tf2onnx"), logging.getLogger("tensorflow")]
+    before = [(logger.handlers, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [Collector()], False
+    try:
+        yield messages
+    finally:
+        for logger, (handlers, propagate) in zip(loggers, before, strict=True):
+            logger.handlers, logger.propagate = handlers, propagate
+
+
+def _name_open_dimensions(proto: onnx.ModelProto, model: keras.Model) -> None:
+    """Name what is open in the shapes of inputs and outputs: the batch, and the others after their tensor."""
+    tensors: Mapping[str, keras.KerasTensor] = {**input_tensors(model), **output_tensors(model)}
+    for info in (*proto.graph.input, *proto.graph.output):
+        dims = info.type.tensor_type.shape.dim
+        for axis, size in enumerate(tensors[info.name].shape):
+            if axis >= len(dims):
+                dims.add()
+            if size is not None:
+                dims[axis].dim_value = size
+            else:
+                dims[axis].dim_param = "batch" if axis == 0 else f"{info.name}_{axis}"

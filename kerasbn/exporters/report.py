@@ -1,0 +1,49 @@
+"""What an export answers with."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportReport:
+    """What was written, and how well it matches.
+
+    Attributes:
+        path: Where.
+        format: `"onnx"`, `"saved_model"` or `"keras"`.
+        bytes: The size of the file, or of all files of the folder.
+        seconds: How long it took, verification included.
+        nodes: The number of nodes of the graph; of layers in a `.keras` file.
+        max_error: The greatest difference from the Keras model's outputs, relative to the greatest
+            output. `None` if it was not verified.
+        versions: The versions of the packages that wrote it.
+    """
+
+    path: Path
+    format: str
+    bytes: int
+    seconds: float
+    nodes: int
+    max_error: float | None
+    versions: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain data, ready for JSON."""
+        return {**dataclasses.asdict(self), "path": str(self.path)}
+
+
+def versions() -> dict[str, str]:
+    """The versions of kerasbn and of the packages that it writes with."""
+    packages = ("kerasbn", "keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime")
+    return {package: importlib.metadata.version(package) for package in packages}
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return path.stat().st_size
