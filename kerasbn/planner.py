@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,6 +26,8 @@ from kerasbn.passes.proposal import Edit, Proposals, Skip
 from kerasbn.passes.split_activation import split_activation
 from kerasbn.passes.strip_dropout import strip_dropout
 from kerasbn.training.compilation import carry_over_compilation, check_compilation, notes_on_compilation
+
+_PAST = {"insert": "inserted", "remove": "removed", "replace": "replaced"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Plan:
         }
 
     def __str__(self) -> str:
-        table = Table(title=self.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for heading in ("call site", "what", "detail"):
             table.add_column(heading, overflow="fold")
         rows: list[tuple[str, str, str]] = [(edit.site, edit.kind, edit.detail) for edit in self.edits]
@@ -81,17 +84,17 @@ class Plan:
         for row in sorted(rows, key=lambda row: self._order[row[0]]):
             table.add_row(*row)
         console = Console(file=io.StringIO(), width=120, color_system=None, highlight=False, markup=False)
-        console.print(table)
-        for note in self.notes:
-            console.print(note)
+        console.print(self.title, "", table, sep="\n")
+        if self.notes:
+            console.print("", *self.notes, sep="\n")
         lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
         return "\n".join(line.rstrip() for line in lines).strip()
 
     @property
     def title(self) -> str:
         """The plan in one line."""
-        kinds = [edit.kind for edit in self.edits]
-        counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)) or "no edits"
+        kinds = Counter(edit.kind for edit in self.edits)
+        counts = ", ".join(f"{count} {_PAST[kind]}" for kind, count in kinds.items()) or "no edits"
         return f"Plan for {self.model.name!r}: {counts}, {len(self.skips)} skipped"
 
 

@@ -12,7 +12,7 @@ from kerasbn.errors import UnsupportedModelError
 from kerasbn.training.schedules import scaled
 
 
-def successor_of(optimizer: keras.optimizers.Optimizer, learning_rate_scale: float | None) -> Any:
+def successor_of(optimizer: keras.optimizers.Optimizer, learning_rate_scale: float | None = None) -> Any:
     """An optimizer of the same class and configuration, with its learning rate scaled.
 
     Raises:
@@ -20,13 +20,13 @@ def successor_of(optimizer: keras.optimizers.Optimizer, learning_rate_scale: flo
     """
     config = optimizer.get_config()
     if inner := getattr(optimizer, "inner_optimizer", None):
-        config["inner_optimizer"] = keras.optimizers.serialize(successor_of(inner, learning_rate_scale))
-    else:
-        rate = _keras.learning_rate_of(optimizer)
-        if learning_rate_scale is not None:
-            config["learning_rate"] = scaled(rate, learning_rate_scale)
-        elif not isinstance(rate, keras.Variable):
-            config["learning_rate"] = rate
+        config["inner_optimizer"] = successor_of(inner, learning_rate_scale)
+        return type(optimizer)(**config)
+    rate = _keras.learning_rate_of(optimizer)
+    if learning_rate_scale is not None:
+        config["learning_rate"] = scaled(rate, learning_rate_scale)
+    elif not isinstance(rate, keras.Variable):
+        config["learning_rate"] = rate
     try:
         return type(optimizer).from_config(config)
     except Exception as error:
@@ -61,7 +61,7 @@ def carry_progress(
         match = new.get(slot.key._replace(weight=id(successor)))
         if match is not None and match.shape == slot.variable.shape:
             match.assign(slot.variable)
-    target.iterations.assign(source.iterations)
+    _keras.step_counter(target).assign(_keras.step_counter(source))
 
 
 class _Key(NamedTuple):
@@ -83,7 +83,7 @@ def _slots_of(optimizer: keras.optimizers.Optimizer) -> Iterator[_Slot]:
     Keras does not say which slot belongs to which weight. An optimizer of the same configuration
     asks for its slots in the same order, so a probe that makes none of them tells.
     """
-    probe = type(optimizer).from_config(optimizer.get_config())
+    probe = successor_of(optimizer)
     keys: list[_Key] = []
     _record(probe, lambda key, make: keys.append(key))
     probe.build(_keras.variables_optimized_by(optimizer))

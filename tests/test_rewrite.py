@@ -1,0 +1,351 @@
+"""What a rewrite keeps: state, settings, files, memory."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+
+import kerasbn
+from tests.helpers import assert_same_function, names, random_inputs, randomize, sequential, snapshot
+
+
+def _mlp(**kwargs):
+    return sequential(
+        L.Dense(8, activation="relu", name="a"),
+        L.Dropout(0.3, name="d"),
+        L.Dense(8, activation="tanh", name="b"),
+        **kwargs,
+    )
+
+
+def _compiled(optimizer="adam", **kwargs):
+    model = _mlp()
+    model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"], **kwargs)
+    return model
+
+
+def _data(size=32):
+    generator = np.random.default_rng(3)
+    return generator.normal(size=(size, 12)).astype("float32"), generator.integers(0, 3, size)
+
+
+APPLICATIONS = {
+    "VGG16": lambda: keras.applications.VGG16(weights=None, input_shape=(96, 96, 3), classes=10),
+    "MobileNetV2": lambda: keras.applications.MobileNetV2(weights=None, input_shape=(96, 96, 3), classes=10),
+    "ResNet50V2": lambda: keras.applications.ResNet50V2(weights=None, input_shape=(96, 96, 3), classes=10),
+}
+
+
+@pytest.mark.parametrize("position", ["auto", "before", "after"])
+@pytest.mark.parametrize("application", APPLICATIONS)
+def test_applications_compute_the_same(application, position):
+    source = APPLICATIONS[application]()
+    for layer in source.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            randomize(layer)
+            layer.gamma.assign(np.abs(layer.gamma))
+    inputs = random_inputs(source, batch=2)
+    result = kerasbn.rewrite(source, position=position)
+    outputs, nudged = (np.asarray(source(x, training=False)) for x in (inputs, inputs * np.float32(1 + 1e-6)))
+    assert_same_function(source, result, inputs, amplification=30 * np.max(np.abs(outputs - nudged)))
+    assert len(result.layers) > len(source.layers) or application != "VGG16"
+
+
+@pytest.mark.parametrize("copy", [True, False], ids=["copy", "reuse"])
+def test_training_the_result_leaves_the_source_as_it_is_only_if_copied(copy):
+    source = _compiled()
+    before = snapshot(source)
+    result = kerasbn.rewrite(source, copy=copy)
+    assert snapshot(source) == before
+    result.fit(*_data(), verbose=0)
+    assert (snapshot(source)["weights"] == before["weights"]) == copy
+
+
+def test_layers_that_need_no_change_are_reused_without_copy():
+    source = _mlp()
+    result = kerasbn.rewrite(source, copy=False)
+    assert result.get_layer("head") is source.get_layer("head")
+    assert result.get_layer("b") is source.get_layer("b")
+    assert result.get_layer("a") is not source.get_layer("a")  # its activation was split off
+    assert_same_function(source, result)
+
+
+class NoConfig(L.Layer):
+    """Cannot be rebuilt: its argument is not in its configuration."""
+
+    def __init__(self, matrix, **kwargs):
+        super().__init__(**kwargs)
+        self.matrix = matrix
+
+    def call(self, inputs):
+        return keras.ops.matmul(inputs, self.matrix)
+
+
+def test_a_layer_that_cannot_be_rebuilt_is_reused_or_refused():
+    source = sequential(L.Dense(8, activation="relu", name="a"), NoConfig(np.eye(8, dtype="float32"), name="odd"))
+    with pytest.raises(kerasbn.UnsupportedModelError, match=r"'odd'.*copy=False"):
+        kerasbn.rewrite(source)
+    assert_same_function(source, kerasbn.rewrite(source, copy=False))
+
+
+def test_compiled_state():
+    source = _compiled(
+        keras.optimizers.SGD(0.01, momentum=0.9),
+        weighted_metrics=["sparse_categorical_crossentropy"],
+        steps_per_execution=2,
+    )
+    source.fit(*_data(), verbose=0)
+    before = snapshot(source)
+    result = kerasbn.rewrite(source)
+    assert snapshot(source) == before
+    ours, theirs = result.get_compile_config(), source.get_compile_config()
+    assert {**ours, "optimizer": None} == {**theirs, "optimizer": None}
+    assert result.optimizer.get_config() == source.optimizer.get_config()
+    assert result.optimizer is not source.optimizer
+    result.fit(*_data(), verbose=0)
+
+
+def test_a_model_that_was_not_compiled_stays_so():
+    assert not kerasbn.rewrite(_mlp()).compiled
+
+
+def test_layer_settings_are_kept():
+    source = sequential(
+        L.Dense(
+            8,
+            activation="relu",
+            name="a",
+            kernel_regularizer=keras.regularizers.L2(0.1),
+            kernel_constraint=keras.constraints.MaxNorm(2.0),
+            activity_regularizer=keras.regularizers.L1(0.5),
+            dtype="mixed_bfloat16",
+        ),
+        L.Dense(8, activation="relu", name="b", bias_regularizer=keras.regularizers.L2(0.2)),
+        L.Dense(8, activation="relu", name="c", trainable=False),
+    )
+    result = kerasbn.rewrite(source, position="before")
+    a = result.get_layer("a")
+    assert a.kernel_regularizer.l2 == np.float32(0.1)
+    assert a.kernel_constraint.max_value == 2.0
+    assert a.activity_regularizer is None
+    assert result.get_layer("a_activation").activity_regularizer.l1 == 0.5  # it acts on what the activation yields
+    assert result.get_layer("a_bn").compute_dtype == "bfloat16"
+    assert result.get_layer("a_bn").variable_dtype == "float32"
+    assert result.get_layer("b").bias is not None  # a regularized bias stays a bias
+    assert not result.get_layer("c").trainable
+    assert not result.get_layer("c_bn").trainable
+    inputs = random_inputs(source)
+    source(inputs), result(inputs)
+    np.testing.assert_allclose([float(x) for x in result.losses], [float(x) for x in source.losses], rtol=1e-5)
+
+
+def test_preserve_starts_as_the_identity_and_takes_the_bias_over():
+    source = sequential(L.Dense(8, activation="relu", name="a"))
+    norm = kerasbn.rewrite(source, position="before").get_layer("a_bn")
+    np.testing.assert_allclose(norm.gamma, np.sqrt(norm.moving_variance + np.float32(norm.epsilon)), rtol=1e-6)
+    np.testing.assert_array_equal(norm.beta, source.get_layer("a").bias)
+
+
+def test_without_preserve_the_initializers_decide():
+    norm = kerasbn.rewrite(_mlp(), preserve=False).get_layer("a_bn")
+    for weight, value in ((norm.gamma, 1), (norm.beta, 0), (norm.moving_mean, 0), (norm.moving_variance, 1)):
+        np.testing.assert_array_equal(weight, np.full(8, value))
+
+
+NORMS = {
+    "keras": lambda: keras.layers.BatchNormalization(momentum=0.8, epsilon=1e-2),
+    "no scale": lambda: keras.layers.BatchNormalization(scale=False),
+    "no center": lambda: keras.layers.BatchNormalization(center=False),
+    "kerasbn": lambda: kerasbn.layers.BatchNormalization(
+        momentum=0.5, gamma_initializer=keras.initializers.Constant(0.1)
+    ),
+}
+
+
+@pytest.mark.parametrize("position", ["before", "after"])
+@pytest.mark.parametrize("norm", NORMS)
+def test_norm_is_the_prototype(norm, position):
+    prototype = NORMS[norm]()
+    source = _mlp()
+    result = kerasbn.rewrite(source, norm=prototype, position=position)
+    made = result.get_layer("a_bn")
+    assert type(made) is type(prototype)
+    ignored = ("name", "axis", "trainable", "dtype")
+    assert {k: v for k, v in made.get_config().items() if k not in ignored} == {
+        k: v for k, v in prototype.get_config().items() if k not in ignored
+    }
+    assert_same_function(source, result)
+
+
+def test_another_normalization_keeps_the_bias():
+    result = kerasbn.rewrite(_mlp(), norm=keras.layers.LayerNormalization(), position="before")
+    assert names(result) == "a a_bn a_activation d b b_bn b_activation head"
+    assert result.get_layer("a").bias is not None
+    assert isinstance(result.get_layer("a_bn"), keras.layers.LayerNormalization)
+
+
+def test_names_do_not_collide():
+    source = sequential(
+        L.Dense(8, activation="relu", name="a"), L.Dense(8, name="a_bn"), L.Dense(8, name="a_activation")
+    )
+    assert names(kerasbn.rewrite(source)) == "a a_bn_1 a_activation_1 a_bn a_bn_bn a_activation a_activation_bn head"
+
+
+def test_hidden_state_is_copied():
+    inputs = keras.Input((12,), name="in")
+    normalization = L.Normalization(name="standard")
+    normalization.adapt(np.random.default_rng(0).normal(3, 5, size=(50, 12)))
+    words = keras.Input((), dtype="string", name="words")
+    lookup = L.StringLookup(output_mode="one_hot", name="lookup")
+    lookup.adapt(["red", "green", "blue"])
+    x = L.Dense(8, activation="relu", name="a")(normalization(inputs))
+    source = keras.Model([inputs, words], L.Dense(2, name="head")(L.Concatenate()([x, lookup(words)])))
+    import tensorflow as tf
+
+    batch = [tf.ones((3, 12)), tf.constant(["red", "blue", "none"])]
+    assert_same_function(source, kerasbn.rewrite(source), batch)
+
+
+def test_stateful_rnn_is_copied():
+    source = randomize(
+        keras.Sequential(
+            [
+                *(keras.Input((5, 3), batch_size=2), L.LSTM(4, stateful=True, return_sequences=True, name="rnn")),
+                *(L.Dense(8, activation="relu", name="a"), L.Dense(2, name="head")),
+            ]
+        )
+    )
+    result = kerasbn.rewrite(source)
+    inputs = random_inputs(source)
+    assert_same_function(source, result, inputs)
+    assert_same_function(source, result, inputs)  # the state moved on alike
+
+
+def test_random_state_is_copied():
+    source = _mlp()
+    result = kerasbn.rewrite(source, position="none", dropout="none")
+    inputs = random_inputs(source)
+    for _ in range(2):
+        np.testing.assert_array_equal(source(inputs, training=True), result(inputs, training=True))
+
+
+def test_masks_reach_the_normalization():
+    inputs = keras.Input((6,), dtype="int32", name="in")
+    x = L.Embedding(10, 4, mask_zero=True, name="embedding")(inputs)
+    x = L.Dense(5, activation="relu", name="a")(x)
+    source = randomize(keras.Model(inputs, L.Dense(2, name="head")(L.LSTM(3, name="rnn")(x))))
+    result = kerasbn.rewrite(source, position="before")
+    padded = np.array([[1, 2, 3, 0, 0, 0], [4, 5, 0, 0, 0, 0]])
+    assert_same_function(source, result, padded)
+    result(padded, training=True)
+    kept = np.asarray(result.get_layer("a").kernel)
+    embedded = np.asarray(source.get_layer("embedding").embeddings)[padded[padded > 0]] @ kept
+    norm = result.get_layer("a_bn")
+    np.testing.assert_allclose(norm.moving_mean, 0.01 * embedded.mean(0), rtol=1e-4, atol=1e-6)
+
+
+def test_explicit_call_arguments_are_kept():
+    inputs = keras.Input((12,), name="in")
+    x = L.Dense(8, activation="relu", name="a")(inputs)
+    x = L.Dropout(0.5, name="d")(x, training=True)
+    source = keras.Model(inputs, L.Dense(2, name="head")(L.Dense(4, activation="relu", name="b")(x)))
+    plan = kerasbn.plan(source)
+    assert {skip.site: skip.reason for skip in plan.skips}["d#0"] == kerasbn.Reason.MONTE_CARLO
+    (site,) = (node for node in plan.apply().get_layer("d")._inbound_nodes)
+    assert site.arguments.kwargs == {"training": True}
+
+
+def test_a_value_used_twice_and_given_out():
+    inputs = keras.Input((12,), name="in")
+    x = L.Dense(8, activation="relu", name="a")(inputs)
+    y = L.Dense(8, activation="relu", name="b")(x)
+    source = randomize(keras.Model(inputs, [x, L.Dense(2, name="head")(L.Concatenate()([x, y])), inputs]))
+    result = kerasbn.rewrite(source)
+    assert "a_bn" not in names(result)
+    assert "b_bn" in names(result)
+    assert_same_function(source, result)
+
+
+def test_a_deep_chain_goes_past_the_recursion_limit():
+    x = inputs = keras.Input((4,))
+    for _ in range(450):
+        x = L.Dense(4, activation="relu")(x)
+    source = keras.Model(inputs, x)
+    limit = sys.getrecursionlimit()
+    result = kerasbn.rewrite(source, position="before")
+    assert sys.getrecursionlimit() == limit
+    assert len(result.layers) == 1 + 3 * 449 + 1
+
+
+def test_saved_and_loaded(tmp_path):
+    source = _compiled()
+    result = kerasbn.rewrite(source)
+    result.fit(*_data(), verbose=0)
+    result.save(tmp_path / "result.keras")
+    assert_same_function(result, keras.models.load_model(tmp_path / "result.keras"), tolerance=0)
+
+
+LOAD = """
+import sys, keras, numpy as np
+{prelude}
+model = keras.models.load_model(sys.argv[1])
+assert ("kerasbn" in sys.modules) == {imported}
+model.fit(np.ones((8, 12), "float32"), np.zeros(8), verbose=0)
+np.save(sys.argv[2], model.get_layer("a_bn").get_weights()[0] * 0 + np.asarray(model.optimizer.learning_rate))
+"""
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["kerasbn", "keras"])
+def test_loads_in_a_fresh_process(tmp_path, own):
+    norm = None if own else keras.layers.BatchNormalization()
+    result = kerasbn.rewrite(_compiled(), norm=norm, learning_rate_scale=5.0)
+    result.save(tmp_path / "result.keras")
+    code = LOAD.format(prelude="import kerasbn.layers" if own else "", imported=own)
+    subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "result.keras", tmp_path / "rate.npy"], check=True, capture_output=True
+    )
+    np.testing.assert_allclose(np.load(tmp_path / "rate.npy"), 0.005, rtol=1e-6)
+
+
+UNSUPPORTED = {
+    "not a model": (lambda: L.Dense(3), "Expected a Keras 3 model"),
+    "not built": (lambda: keras.Sequential([L.Dense(3)], name="raw"), "'raw' has no graph yet.*keras.Input"),
+    "nested": (
+        lambda: keras.Sequential([keras.Input((4,)), keras.Sequential([L.Dense(3)], name="inner")]),
+        "holds the model 'inner'",
+    ),
+    "subclassed": (lambda: type("Own", (keras.Model,), {})(name="own"), "'own' is a Own, a subclass"),
+}
+
+
+@pytest.mark.parametrize("case", UNSUPPORTED)
+def test_models_that_cannot_be_rewritten(case):
+    make, message = UNSUPPORTED[case]
+    with pytest.raises(kerasbn.UnsupportedModelError, match=message):
+        kerasbn.rewrite(make())
+
+
+OPTIONS = {
+    "unknown name": ({"positon": "after"}, "Unknown option 'positon'. Did you mean 'position'"),
+    "position": ({"position": "behind"}, "position is 'behind'; it must be one of 'auto'"),
+    "rule's form": ({"rules": ["a=after"]}, "rules must be pairs"),
+    "rules as text": ({"rules": "a"}, "rules must be pairs"),
+    "rule's position": ({"rules": [("a", "behind")]}, "Rule 'a' has the position 'behind'"),
+    "rule without a match": ({"rules": [("z*", "after")]}, "Rule 'z\\*' matches no layer"),
+    "norm": ({"norm": keras.layers.BatchNormalization}, "must be a layer instance"),
+    "dropout": ({"dropout": "some"}, "dropout is 'some'"),
+    "scale of zero": ({"learning_rate_scale": 0.0}, "must be a positive number"),
+    "scale of an uncompiled model": ({"learning_rate_scale": 5.0}, "was never compiled"),
+    "flag": ({"copy": 1}, "copy is 1; it must be True or False"),
+    "shared": ({"shared": "both"}, "shared is 'both'"),
+}
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+def test_options_that_do_not_fit(case):
+    options, message = OPTIONS[case]
+    with pytest.raises(kerasbn.OptionError, match=message):
+        kerasbn.plan(_mlp(), **options)

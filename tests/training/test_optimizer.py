@@ -1,0 +1,120 @@
+"""Optimizers and learning rates, carried over to the rewritten model."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+from keras.optimizers import schedules
+
+import kerasbn
+from tests.helpers import sequential
+
+
+def _trained(optimizer):
+    model = sequential(L.Dense(8, activation="tanh", name="a"))
+    model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy")
+    generator = np.random.default_rng(3)
+    model.fit(generator.normal(size=(96, 12)), generator.integers(0, 3, 96), verbose=0)
+    return model
+
+
+OPTIMIZERS = {
+    "SGD": lambda: keras.optimizers.SGD(0.01),
+    "momentum": lambda: keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True),
+    "Adam": lambda: keras.optimizers.Adam(0.01, amsgrad=True),
+    "AdamW": lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1, use_ema=True),
+    "RMSprop": lambda: keras.optimizers.RMSprop(0.01, momentum=0.5, centered=True),
+    "Adagrad": lambda: keras.optimizers.Adagrad(0.01),
+    "Adadelta": lambda: keras.optimizers.Adadelta(0.01),
+    "Adamax": lambda: keras.optimizers.Adamax(0.01),
+    "Nadam": lambda: keras.optimizers.Nadam(0.01),
+    "Ftrl": lambda: keras.optimizers.Ftrl(0.01),
+    "Lion": lambda: keras.optimizers.Lion(0.01),
+    "Lamb": lambda: keras.optimizers.Lamb(0.01),
+    "Adafactor": lambda: keras.optimizers.Adafactor(0.01),
+    "accumulation": lambda: keras.optimizers.Adam(0.01, gradient_accumulation_steps=2),
+    "loss scale": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01)),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_class_configuration_and_scale(optimizer):
+    source = _trained(OPTIMIZERS[optimizer]())
+    result = kerasbn.rewrite(source, learning_rate_scale=5.0)
+    assert type(result.optimizer) is type(source.optimizer)
+    theirs, ours = source.optimizer.get_config(), result.optimizer.get_config()
+    inner = "inner_optimizer"
+    for config in (theirs, ours):
+        config.update(config.pop(inner, {"config": {}})["config"] if inner in config else {})
+    assert ours.pop("learning_rate") == pytest.approx(5 * theirs.pop("learning_rate"))
+    assert ours == theirs
+    assert float(source.optimizer.learning_rate) == pytest.approx(0.01)
+
+
+SLOTS = {
+    "momentum": ["momentums"],
+    "Adam": ["_momentums", "_velocities", "_velocity_hats"],
+    "Lion": ["_momentums"],
+    "accumulation": ["_momentums", "_velocities", "_accumulated_gradients"],
+}
+
+
+@pytest.mark.parametrize("optimizer", SLOTS)
+def test_slots_of_the_weights_that_live_on_are_kept(optimizer):
+    source = _trained(OPTIMIZERS[optimizer]())
+    result = kerasbn.rewrite(source, position="after")
+    kept = {"a/kernel": 0, "a/bias": 1, "head/kernel": 2, "head/bias": 3}
+    order = ["/".join(v.path.split("/")[-2:]) for v in result.trainable_variables]
+    for slots in SLOTS[optimizer]:
+        for path, index in kept.items():
+            old = getattr(source.optimizer, slots)[index]
+            new = getattr(result.optimizer, slots)[order.index(path)]
+            np.testing.assert_array_equal(new, old)
+            assert np.any(np.asarray(old)), "a slot of zeros tells nothing"
+        fresh = getattr(result.optimizer, slots)[order.index("a_bn/gamma")]
+        assert not np.any(np.asarray(fresh))
+    assert int(result.optimizer.iterations) == int(source.optimizer.iterations) > 0
+
+
+def test_the_plan_says_what_starts_afresh():
+    (note,) = kerasbn.plan(_trained("adam")).notes
+    assert note.endswith("it starts afresh on those of a_bn.")
+
+
+class Sawtooth(schedules.LearningRateSchedule):
+    """A schedule that Keras does not know."""
+
+    def __call__(self, step):
+        return 0.1 / (1.0 + keras.ops.cast(step, "float32") % 3)
+
+    def get_config(self):
+        return {}
+
+
+SCHEDULES = {
+    "exponential": lambda: schedules.ExponentialDecay(0.1, 10, 0.5, staircase=True),
+    "inverse time": lambda: schedules.InverseTimeDecay(0.1, 10, 0.5),
+    "polynomial": lambda: schedules.PolynomialDecay(0.1, 10, end_learning_rate=0.01, power=2.0),
+    "piecewise": lambda: schedules.PiecewiseConstantDecay([5, 20], [0.1, 0.01, 0.001]),
+    "cosine": lambda: schedules.CosineDecay(0.01, 20, alpha=0.1, warmup_target=0.1, warmup_steps=5),
+    "cosine restarts": lambda: schedules.CosineDecayRestarts(0.1, 10, alpha=0.1),
+    "the user's own": Sawtooth,
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_schedules_are_scaled(schedule, tmp_path):
+    source = _trained(keras.optimizers.SGD(SCHEDULES[schedule]()))
+    result = kerasbn.rewrite(source, learning_rate_scale=5.0)
+    ours, theirs = result.optimizer._learning_rate, source.optimizer._learning_rate
+    steps = np.arange(0, 40, 3)
+    np.testing.assert_allclose([float(ours(s)) for s in steps], [5 * float(theirs(s)) for s in steps], rtol=1e-5)
+    result.save(tmp_path / "scaled.keras")
+    with keras.saving.custom_object_scope({"Sawtooth": Sawtooth}):
+        loaded = keras.models.load_model(tmp_path / "scaled.keras").optimizer._learning_rate
+    np.testing.assert_allclose([float(loaded(s)) for s in steps], [float(ours(s)) for s in steps], rtol=1e-6)
+
+
+def test_without_a_scale_the_learning_rate_is_as_it_was():
+    source = _trained(keras.optimizers.SGD(Sawtooth()))
+    assert kerasbn.rewrite(source).optimizer._learning_rate is source.optimizer._learning_rate
