@@ -122,7 +122,7 @@ def plan(model: keras.Model, **options: Any) -> Plan:
         lambda graph: insert_normalization(graph, placements, names, checked),
         lambda graph: strip_dropout(graph, checked),
     )
-    order = {site.address: index for index, site in enumerate(graph.sites)}
+    order = {site.address: index for index, site in enumerate(graph.walk())}
     edits: list[Edit] = []
     skips = list(placements.skips)
     for propose in passes:

@@ -313,10 +313,6 @@ def test_loads_in_a_fresh_process(tmp_path, own):
 UNSUPPORTED = {
     "not a model": (lambda: L.Dense(3), "Expected a Keras 3 model"),
     "not built": (lambda: keras.Sequential([L.Dense(3)], name="raw"), "'raw' has no graph yet.*keras.Input"),
-    "nested": (
-        lambda: keras.Sequential([keras.Input((4,)), keras.Sequential([L.Dense(3)], name="inner")]),
-        "holds the model 'inner'",
-    ),
     "subclassed": (lambda: type("Own", (keras.Model,), {})(name="own"), "'own' is a Own, a subclass"),
 }
 

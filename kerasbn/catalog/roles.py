@@ -15,7 +15,7 @@ from keras import layers
 from kerasbn import _keras
 from kerasbn.catalog import activations
 from kerasbn.catalog.linear import LINEAR
-from kerasbn.graph.model import LayerSpec, Operation
+from kerasbn.graph.model import Graph, LayerSpec, Operation
 
 
 class Role(enum.Enum):
@@ -119,6 +119,8 @@ _OPERATIONS: Mapping[str, Role] = {
 
 def role_of(operation: Operation) -> Role:
     """The role of a layer, an operation, or a layer to be."""
+    if isinstance(operation, Graph):
+        return Role.OTHER
     if isinstance(operation, LayerSpec):
         return _of_layer(operation.cls)
     if isinstance(operation, keras.layers.Layer):

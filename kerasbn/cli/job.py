@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from kerasbn.cli.quiet import tensorflow_imported_quietly
 from kerasbn.errors import OptionError
@@ -65,12 +66,15 @@ class Job:
         for output in self.outputs:
             format_of(output)
             check_target(output, overwrite=self.force)
-            if output.resolve() == self.model.resolve():
+            if self.model.resolve().is_relative_to(output.resolve()):
                 raise OptionError(
-                    f"Output {str(output)!r} is the model itself, which is never touched. Choose another."
+                    f"Output {str(output)!r} is the model itself, or the folder that it lies in; the model is never "
+                    "touched. Choose another."
                 )
-        if len({output.resolve() for output in self.outputs}) < len(self.outputs):
-            raise OptionError("Two outputs are the same path. Give each one of its own.")
+            if sum(output.resolve().is_relative_to(other.resolve()) for other in self.outputs) > 1:
+                raise OptionError(
+                    f"Output {str(output)!r} is given twice, or lies in another one. Give each a place of its own."
+                )
 
     def _plan(self, source: keras.Model) -> Plan:
         import keras
@@ -115,7 +119,7 @@ class Job:
         if self.quiet:
             yield
         else:
-            with Console(stderr=True).status(what):
+            with Console(stderr=True).status(Text(what)):
                 yield
 
     def _print(self, plan: Plan, reports: list[ExportReport]) -> None:
@@ -124,11 +128,8 @@ class Job:
             return
         if self.quiet and not self.dry_run:
             return
-        console = Console(highlight=False, soft_wrap=True)
-        if self.dry_run or self.verbose:
-            console.print(str(plan), markup=False)
-        else:
-            console.print(_summary(plan), markup=False)
+        console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+        console.print(str(plan) if self.dry_run or self.verbose else _summary(plan))
         if reports:
             console.print(_table_of(reports))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
@@ -109,6 +110,8 @@ def command(model: Path, outputs: tuple[Path, ...], **options: object) -> None:
 
 def run() -> None:
     """The entry point: run the command, and turn what goes wrong into one line and an exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a path or a table that the terminal has no letters for
     sys.exit(_status())
 
 
@@ -123,8 +126,12 @@ def _status() -> int:
         return _complain(str(error), NOT_VERIFIED)
     except KerasBNError as error:
         return _complain(str(error), BAD_INPUT)
+    except Exception as error:
+        if {"-v", "--verbose"} & set(sys.argv):
+            raise
+        return _complain(f"{type(error).__name__}: {error} Please report this, with what -v prints.", BAD_INPUT)
 
 
 def _complain(message: str, status: int) -> int:
-    click.echo(f"kerasbn-rewrite: {' '.join(message.split())}", err=True)
+    click.echo(f"kerasbn-rewrite: {' '.join(click.unstyle(message).split())}", err=True)
     return status

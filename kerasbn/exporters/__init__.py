@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from kerasbn.errors import UnsupportedModelError
+from kerasbn.errors import KerasBNError, UnsupportedModelError, VerificationError
 from kerasbn.exporters import keras_file
 from kerasbn.exporters.parity import check_parity
 from kerasbn.exporters.report import ExportReport as ExportReport
@@ -63,7 +63,7 @@ def export(
     if not isinstance(model, keras.Model):
         raise UnsupportedModelError(f"Expected a Keras 3 model to export, got {type(model).__name__}.")
     target = Path(path)
-    kind = format_of(target) if format is None else checked_format(format)
+    kind = format_of(target) if format is None else checked_format(format, target)
     with staged(target, overwrite=overwrite) as temporary:
         return write_and_verify(model, target, temporary, kind, verify=verify, inputs=inputs, opset=opset)
 
@@ -80,15 +80,26 @@ def write_and_verify(
 ) -> ExportReport:
     """Write a model to `temporary`, which will be moved to `target`. Arguments and errors as in `export`."""
     started = time.perf_counter()
-    nodes = _write(model, temporary, kind, opset)
-    error = check_parity(model, _runner(model, temporary, kind), str(target), inputs=inputs) if verify else None
+    try:
+        nodes = _write(model, temporary, kind, opset)
+    except (KerasBNError, OSError):
+        raise
+    except Exception as error:
+        raise UnsupportedModelError(f"Model {model.name!r} cannot be written as {kind}: {error}") from error
+    max_error = None
+    if verify:
+        try:
+            run = _runner(model, temporary, kind)
+        except Exception as error:
+            raise VerificationError(f"{target} cannot be loaded again: {error} Nothing was kept.") from error
+        max_error = check_parity(model, run, str(target), inputs=inputs)
     return ExportReport(
         path=target,
         format=kind,
         bytes=size_of(temporary),
         seconds=time.perf_counter() - started,
         nodes=nodes,
-        max_error=error,
+        max_error=max_error,
         versions=versions(),
     )
 

@@ -1,7 +1,8 @@
 """A Keras model as one TensorFlow function in inference mode, with its weights as constants.
 
 Noise, Dropout and random augmentation are off. As constants, each weight is stored once and
-TensorFlow's graph optimizer can fold what is computed from weights alone.
+TensorFlow's graph optimizer can fold what is computed from weights alone. Models of other
+precisions are computed in float32.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import keras
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError
 from kerasbn.exporters.names import input_tensors, output_tensors, pack_inputs
+from kerasbn.exporters.precision import computing_in_float32, serving_dtype
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,25 +39,50 @@ def trace(model: keras.Model) -> InferenceFunction:
     """Trace a model and freeze its weights.
 
     Raises:
-        UnsupportedModelError: if the model has no symbolic inputs, or holds state that cannot be
-            made a constant, such as a vocabulary.
+        UnsupportedModelError: if the model has no symbolic inputs, holds state that cannot be made
+            a constant, such as a vocabulary, or changes its state when it runs.
     """
     specs = tuple(
-        tf.TensorSpec(tensor.shape, tf.as_dtype(tensor.dtype), name=name)
+        tf.TensorSpec(tensor.shape, tf.as_dtype(serving_dtype(tensor.dtype)), name=name)
         for name, tensor in input_tensors(model).items()
     )
+    _refuse_open_time(model)
 
     def run(*flat: Any) -> list[Any]:
-        outputs = model(pack_inputs(model, list(flat)), training=False)
+        with keras.StatelessScope() as scope, computing_in_float32(model):
+            outputs = model(pack_inputs(model, list(flat)), training=False)
+        _refuse_updates(model, scope)
         return [tf.identity(output) for output in keras.tree.flatten(outputs)]
 
     concrete = tf.function(run, autograph=False).get_concrete_function(*specs)
     frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
     if len(frozen.inputs) != len(specs):
-        held = [layer.name for layer in keras.tree.flatten(model.layers) if hasattr(layer, "save_assets")]
+        held = [layer.name for layer in _keras.sublayers(model) if hasattr(layer, "save_assets")]
         raise UnsupportedModelError(
             f"Model {model.name!r} holds state that cannot be frozen"
             + (f", in {', '.join(map(repr, held))}" if held else "")
             + ". Export the model without its preprocessing layers, and run those ahead of it."
         )
     return InferenceFunction(frozen, specs, tuple(output_tensors(model)))
+
+
+def _refuse_open_time(model: keras.Model) -> None:
+    for layer in _keras.sublayers(model):
+        if isinstance(layer, keras.layers.TimeDistributed) and layer.get_build_config()["input_shape"][1] is None:
+            raise UnsupportedModelError(
+                f"Layer {layer.name!r} (TimeDistributed) has an open time dimension, which Keras computes wrongly in "
+                "TensorFlow graphs. Fix the number of steps, keras.Input((steps, ...)), or drop the wrapper: most "
+                "layers take further dimensions."
+            )
+
+
+def _refuse_updates(model: keras.Model, scope: keras.StatelessScope) -> None:
+    if not scope.state_mapping:
+        return
+    updated = [variable.path for variable in model.variables if scope.get_current_value(variable) is not None]
+    # The states of RNNs are not among a model's variables.
+    updated += [layer.name for layer in _keras.sublayers(model) if getattr(layer, "stateful", False)]
+    raise UnsupportedModelError(
+        f"Model {model.name!r} changes the state of {', '.join(map(repr, updated))} whenever it runs, which a served "
+        "model cannot. Make RNNs with stateful=False, and random layers heed training=False."
+    )

@@ -11,24 +11,23 @@ from kerasbn.errors import UnsupportedModelError
 
 
 def input_tensors(model: keras.Model) -> dict[str, keras.KerasTensor]:
-    """The symbolic inputs of a model by the names of its input layers, flat.
+    """The symbolic inputs of a model, flat, by name: the key in a dict, else the input layer.
 
     Raises:
         UnsupportedModelError: for a model that has no symbolic inputs.
     """
     structure = _keras.input_structure(_functional(model))
-    return {tensor.name: tensor for tensor in keras.tree.flatten(structure)}
+    tensors = keras.tree.flatten(structure)
+    # Not the tensor's name: that of a nameless input is counted up anew in every process.
+    names = _keys(structure) or [_keras.input_layer_of(tensor).name for tensor in tensors]
+    return dict(zip(_distinct(names, taken=set()), tensors, strict=True))
 
 
 def output_tensors(model: keras.Model) -> dict[str, keras.KerasTensor]:
     """The symbolic outputs of a model, flat, by name: the key in a dict, else the layer that yields it."""
     functional = _functional(model)
     structure = _keras.output_structure(functional)
-    names = (
-        [str(path[-1]) for path, _ in keras.tree.flatten_with_path(structure)]
-        if isinstance(structure, dict)
-        else functional.output_names
-    )
+    names = _keys(structure) or functional.output_names
     return dict(zip(_distinct(names, taken=set(input_tensors(model))), keras.tree.flatten(structure), strict=True))
 
 
@@ -38,11 +37,17 @@ def pack_inputs(model: keras.Model, flat: list[Any]) -> Any:
 
 
 def flat_inputs(model: keras.Model, inputs: Any) -> list[Any]:
-    """Bring inputs of the model's structure, or of one close to it, into the order of `input_tensors`."""
-    structure = _keras.input_structure(_functional(model))
-    if isinstance(inputs, dict) and not isinstance(structure, dict):
-        return [inputs[name] for name in input_tensors(model)]
+    """Bring inputs of the model's structure, or a dictionary by name, into the order of `input_tensors`."""
+    names = input_tensors(model)
+    if isinstance(inputs, dict) and names.keys() <= inputs.keys():
+        return [inputs[name] for name in names]
     return list(keras.tree.flatten(inputs))
+
+
+def _keys(structure: Any) -> list[str]:
+    if not isinstance(structure, dict):
+        return []
+    return [str(path[-1]) for path, _ in keras.tree.flatten_with_path(structure)]
 
 
 def _functional(model: keras.Model) -> Any:

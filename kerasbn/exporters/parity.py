@@ -10,6 +10,7 @@ import numpy as np
 
 from kerasbn.errors import OptionError, VerificationError
 from kerasbn.exporters.names import flat_inputs, input_tensors, output_tensors, pack_inputs
+from kerasbn.exporters.precision import computing_in_float32, serving_dtype
 
 Arrays: TypeAlias = Mapping[str, np.ndarray[Any, Any]]
 """Arrays by the name of the input or output."""
@@ -44,13 +45,15 @@ def check_parity(
 
     Raises:
         VerificationError: if the two differ, or the written model cannot be run.
+        OptionError: if the Keras model cannot be run on these inputs.
     """
     return max(_compare(model, candidate, what, batch, tolerance) for batch in _batches(model, inputs))
 
 
 def reference(model: keras.Model, inputs: Arrays) -> Arrays:
-    """The Keras model's outputs, in inference mode."""
-    outputs = model(pack_inputs(model, list(inputs.values())), training=False)
+    """The Keras model's outputs, in inference mode and in float32; its state stays as it is."""
+    with keras.StatelessScope(), computing_in_float32(model):
+        outputs = model(pack_inputs(model, list(inputs.values())), training=False)
     flat = [keras.ops.convert_to_numpy(output) for output in keras.tree.flatten(outputs)]
     return dict(zip(output_tensors(model), flat, strict=True))
 
@@ -58,13 +61,20 @@ def reference(model: keras.Model, inputs: Arrays) -> Arrays:
 def _compare(
     model: keras.Model, candidate: Callable[[Arrays], Arrays], what: str, inputs: Arrays, tolerance: float
 ) -> float:
-    expected = reference(model, inputs)
+    shapes = {name: array.shape for name, array in inputs.items()}
+    try:
+        expected = reference(model, inputs)
+    except Exception as error:
+        raise OptionError(
+            f"Model {model.name!r} cannot be verified on inputs of the shapes {shapes}: {error} Pass inputs=, a batch "
+            "of examples, or verify=False (--no-verify on the command line)."
+        ) from error
     try:
         got = candidate(inputs)
     except Exception as error:
-        raise VerificationError(
-            f"{what} cannot be run on inputs of the shapes {[array.shape for array in inputs.values()]}: {error}"
-        ) from error
+        raise VerificationError(f"{what} cannot be run on inputs of the shapes {shapes}: {error}") from error
+    if got.keys() != expected.keys():
+        raise VerificationError(f"{what} has the outputs {sorted(got)} instead of {sorted(expected)}.")
     nudged = reference(model, {name: _nudged(array) for name, array in inputs.items()})
     return max(_error(name, expected[name], got[name], nudged[name], what, tolerance) for name in expected)
 
@@ -98,15 +108,17 @@ def _batches(model: keras.Model, inputs: Any) -> list[Arrays]:
     if inputs is None:
         return [_random(tensors, batch) for batch in _BATCHES]
     flat = [np.asarray(array) for array in flat_inputs(model, inputs)]
-    if len(flat) != len(tensors) or len({len(array) for array in flat}) != 1:
+    if len(flat) != len(tensors) or len({array.shape[:1] for array in flat}) != 1 or flat[0].ndim == 0:
         raise OptionError(
-            f"Option inputs has {len(flat)} arrays of lengths {[len(array) for array in flat]}; "
+            f"Option inputs has arrays of the shapes {[array.shape for array in flat]}; "
             f"the model takes one batch of {len(tensors)}: {', '.join(tensors)}."
         )
     given = {
-        name: array.astype(tensor.dtype) if tensor.dtype != "string" else array
+        name: array.astype(serving_dtype(tensor.dtype)) if tensor.dtype != "string" else array
         for (name, tensor), array in zip(tensors.items(), flat, strict=True)
     }
+    if any(tensor.shape[0] is not None for tensor in tensors.values()):
+        return [given]
     return [{name: array[:1] for name, array in given.items()}, given]
 
 
@@ -120,13 +132,13 @@ def _random_array(name: str, tensor: keras.KerasTensor, batch: int, generator: n
         size if size is not None else batch if axis == 0 else _OPEN_DIMENSION.get(len(tensor.shape), 16)
         for axis, size in enumerate(tensor.shape)
     ]
-    dtype = keras.backend.standardize_dtype(tensor.dtype)
-    if keras.backend.is_float_dtype(dtype):
-        return keras.ops.convert_to_numpy(keras.ops.cast(generator.normal(size=shape), dtype))
+    dtype = serving_dtype(tensor.dtype)
+    if dtype == "float32":
+        return generator.normal(size=shape).astype(dtype)
     if keras.backend.is_int_dtype(dtype) or dtype == "bool":
         # 0 and 1 are in every vocabulary.
         return generator.integers(0, 2, size=shape).astype(dtype)
     raise OptionError(
         f"Input {name!r} is of type {dtype}, for which no random values can be made. Pass inputs=, a batch of "
-        "examples, or verify=False."
+        "examples, or verify=False (--no-verify on the command line)."
     )

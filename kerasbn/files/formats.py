@@ -26,12 +26,14 @@ def format_of(path: Path) -> Format:
     return _BY_SUFFIX[path.suffix]
 
 
-def checked_format(name: str) -> Format:
-    """A format by its name.
+def checked_format(name: str, path: Path) -> Format:
+    """A format by its name, for a file at `path`.
 
     Raises:
-        OptionError: for a name that stands for none.
+        OptionError: for a name that stands for none, and a path that Keras does not take.
     """
+    if name == "keras" and path.suffix != ".keras":
+        raise OptionError(f"Option format is 'keras', but {str(path)!r} has not the suffix .keras that Keras asks for.")
     for known in _BY_SUFFIX.values():
         if name == known:
             return known

@@ -11,6 +11,8 @@ from kerasbn.errors import ModelFileError
 if TYPE_CHECKING:
     import keras
 
+# Keras fails to read the short names that it writes into HDF5 files itself.
+_SHORT_NAMES = ("mse", "mae", "mape", "msle", "bce", "kld")
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -53,8 +55,9 @@ def load(path: Path, *, unsafe: bool = False) -> keras.Model:
 
     import kerasbn.layers  # noqa: F401  # so that files that hold them load
 
+    short = {name: keras.losses.get(name) for key in _SHORT_NAMES for name in (key, key.upper())}
     try:
-        return keras.models.load_model(str(path), safe_mode=not unsafe)
+        return keras.models.load_model(str(path), custom_objects=short, safe_mode=not unsafe)
     except Exception as error:
         raise ModelFileError(f"{str(path)!r} cannot be loaded: {_cause(error)}") from error
 

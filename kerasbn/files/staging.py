@@ -38,8 +38,11 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     """Refuse a target that cannot be written, before any work is done.
 
     Raises:
-        ModelFileError: if it exists and may not be replaced, or its folder does not exist.
+        ModelFileError: if it exists and may not be replaced, or its folder does not exist. A folder
+            is replaced only if it holds a SavedModel.
     """
+    if path.name in ("", ".."):
+        raise ModelFileError(f"Cannot write {str(path)!r}: it is no name of a file or folder.")
     if not path.parent.is_dir():
         raise ModelFileError(
             f"Cannot write {str(path)!r}: the folder {str(path.parent)!r} does not exist. Make it first."
@@ -47,6 +50,11 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     if os.path.lexists(path) and not overwrite:
         raise ModelFileError(
             f"{str(path)!r} exists already. Choose another path, or pass overwrite=True (--force on the command line)."
+        )
+    if path.is_dir() and any(path.iterdir()) and not (path / "saved_model.pb").is_file():
+        raise ModelFileError(
+            f"{str(path)!r} is a folder that holds something other than a SavedModel; it is not overwritten. Choose "
+            "another path."
         )
 
 
@@ -59,7 +67,7 @@ def _move(source: Path, target: Path) -> None:
     os.replace(target, aside)
     try:
         os.replace(source, target)
-    except OSError:
+    except BaseException:
         os.replace(aside, target)
         raise
     _delete(aside)

@@ -69,37 +69,41 @@ class _Builder:
 
     def build(self) -> Built:
         """Make the model, and give every layer its weights."""
-        source = self._graph.model
-        model = self._sequential(source) if isinstance(source, keras.Sequential) else self._functional()
-        _keras.set_own_trainable(model, source.trainable)
-        model.dtype_policy = source.dtype_policy
+        model = self._model(self._graph)
         for operation, made in self._operations.items():
             self._fill(operation, made)
         return Built(model, self._successors)
 
-    def _sequential(self, source: keras.Sequential) -> keras.Sequential:
-        layers = [self._operation(site.operation) for site in self._graph.sites]
-        model = keras.Sequential([_fresh_input(_keras.sequential_input_layer(source)), *layers], name=source.name)
-        for site, call in zip(self._graph.sites, _keras.recorded_calls(_keras.functional_of(model)), strict=True):
+    def _model(self, graph: Graph) -> keras.Model:
+        source = graph.model
+        model = self._sequential(graph) if isinstance(source, keras.Sequential) else self._functional(graph)
+        _keras.set_own_trainable(model, source.trainable)
+        model.dtype_policy = source.dtype_policy
+        return model
+
+    def _sequential(self, graph: Graph) -> keras.Sequential:
+        layers = [self._operation(site.operation) for site in graph.sites]
+        model = keras.Sequential([_fresh_input(_keras.sequential_input_layer(graph.model)), *layers], name=graph.name)
+        for site, call in zip(graph.sites, _keras.recorded_calls(_keras.functional_of(model)), strict=True):
             _check(site, call.outputs)
         return model
 
-    def _functional(self) -> keras.Model:
-        for value in keras.tree.flatten(self._graph.inputs):
+    def _functional(self, graph: Graph) -> keras.Model:
+        for value in keras.tree.flatten(graph.inputs):
             self._tensors[value] = _fresh_input(_keras.input_layer_of(value.spec)).output
-        for site in self._graph.sites:
+        for site in graph.sites:
             self._tensors.update(zip(site.outputs, self._call(site), strict=True))
         return keras.Model(
-            inputs=keras.tree.map_structure(self._tensor, self._graph.inputs),
-            outputs=keras.tree.map_structure(self._tensor, self._graph.outputs),
-            name=self._graph.model.name,
+            inputs=keras.tree.map_structure(self._tensor, graph.inputs),
+            outputs=keras.tree.map_structure(self._tensor, graph.outputs),
+            name=graph.name,
         )
 
     def _call(self, site: CallSite) -> list[Any]:
         operation = self._operation(site.operation)
         args = keras.tree.map_structure(self._tensor, site.args)
         kwargs = keras.tree.map_structure(self._tensor, dict(site.kwargs))
-        if operation is site.operation or not isinstance(operation, keras.layers.Layer):
+        if operation is _source_of(site.operation) or not isinstance(operation, keras.layers.Layer):
             # Built already, and called on what it was called on before: the outcome is known.
             return _keras.wire(operation, args, kwargs, [value.spec for value in site.outputs])
         try:
@@ -125,6 +129,8 @@ class _Builder:
     def _make(self, operation: Operation) -> keras.Operation:
         if isinstance(operation, LayerSpec):
             return make(operation)
+        if isinstance(operation, Graph):
+            return self._model(operation) if self._copy or operation.edited else operation.model
         if not self._copy:
             return operation
         if isinstance(operation, keras.layers.Layer):
@@ -135,11 +141,11 @@ class _Builder:
         """Give a layer its weights and what else its source holds."""
         if not isinstance(made, keras.layers.Layer):
             return
-        if isinstance(operation, LayerSpec):
-            self._start(initial_values(operation, made))
-        elif made is operation:
+        if made is _source_of(operation):
             self._successors.update((id(variable), variable) for variable in made.variables)
-        else:
+        elif isinstance(operation, LayerSpec):
+            self._start(initial_values(operation, made))
+        elif not isinstance(operation, Graph):  # what is inside a graph is filled for itself
             copy_trainable(operation, made)
             self._start(weight_pairs(operation, made))
             copy_hidden_state(operation, made)
@@ -149,6 +155,10 @@ class _Builder:
             _keras.start_from(variable, value)
             if isinstance(value, keras.Variable):
                 self._successors.setdefault(id(value), variable)
+
+
+def _source_of(operation: Operation) -> Any:
+    return operation.model if isinstance(operation, Graph) else operation
 
 
 def _fresh_input(layer: keras.layers.InputLayer) -> keras.layers.InputLayer:

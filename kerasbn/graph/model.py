@@ -2,7 +2,8 @@
 
 A Keras model is read once into this form. It is immutable: an edit gives a new graph that shares
 what it did not change. A layer that is called twice is two call sites with one operation; an
-operation such as `x + y` is a call site like any other.
+operation such as `x + y` is a call site like any other; a model inside a model is a graph that is
+called, and if it is called twice it is still one graph.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ class LayerSpec:
         return dataclasses.replace(self, config={**self.config, **changes})
 
 
-Operation: TypeAlias = "keras.Operation | LayerSpec"
-"""What is called at a call site: an operation or layer of the source model, or a layer to be."""
+Operation: TypeAlias = "keras.Operation | LayerSpec | Graph"
+"""What is called at a call site: an operation or layer of the source, a layer to be, or a model inside."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -100,7 +101,12 @@ class CallSite:
     @property
     def operation_type(self) -> type:
         """The class of the layer or operation, of one to be as well."""
-        return self.operation.cls if isinstance(self.operation, LayerSpec) else type(self.operation)
+        match self.operation:
+            case LayerSpec(cls=cls):
+                return cls
+            case Graph(model=model):
+                return type(model)
+        return type(self.operation)
 
     def with_arguments(self, substitute: Callable[[Any], Any]) -> CallSite:
         """The same call with `substitute` applied to each leaf of its arguments."""
@@ -120,12 +126,32 @@ class Graph:
         inputs: The structure of the model's inputs, of `Value`s.
         outputs: The structure of the model's outputs, of `Value`s.
         sites: The call sites, each after those that yield its inputs.
+        edited: Whether it is no longer as the model is.
     """
 
     model: keras.Model
     inputs: Any
     outputs: Any
     sites: tuple[CallSite, ...]
+    edited: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of the model."""
+        return str(self.model.name)
+
+    def walk(self) -> Iterator[CallSite]:
+        """All call sites, with those of a graph inside right before its first call."""
+        seen: set[Graph] = set()
+
+        def visit(graph: Graph) -> Iterator[CallSite]:
+            for site in graph.sites:
+                if isinstance(site.operation, Graph) and site.operation not in seen:
+                    seen.add(site.operation)
+                    yield from visit(site.operation)
+                yield site
+
+        return visit(self)
 
     @cached_property
     def producers(self) -> Mapping[Value, CallSite]:
@@ -148,19 +174,69 @@ class Graph:
 
     @cached_property
     def by_address(self) -> Mapping[str, CallSite]:
-        """Each call site by its address."""
-        return {site.address: site for site in self.sites}
+        """Each call site, of graphs inside as well, by its address."""
+        return {site.address: site for site in self.walk()}
 
     @cached_property
     def calls(self) -> Mapping[Operation, tuple[CallSite, ...]]:
-        """The call sites of each operation, in the order of its calls."""
+        """The call sites of each operation, in graphs inside as well."""
         found: dict[Operation, list[CallSite]] = defaultdict(list)
-        for site in self.sites:
+        for site in self.walk():
             found[site.operation].append(site)
-        return {operation: tuple(sorted(sites, key=lambda site: site.call)) for operation, sites in found.items()}
+        return {operation: tuple(sites) for operation, sites in found.items()}
 
     def layers(self) -> Iterator[tuple[str, keras.layers.Layer]]:
-        """Path and layer, once for each layer of the source model that is called."""
-        for operation, sites in self.calls.items():
-            if isinstance(operation, keras.layers.Layer):
-                yield sites[0].path, operation
+        """Path and layer, once for each layer of the source model that is called, in graphs inside as well."""
+        seen: set[keras.layers.Layer] = set()
+        for site in self.walk():
+            if isinstance(site.operation, keras.layers.Layer) and site.operation not in seen:
+                seen.add(site.operation)
+                yield site.path, site.operation
+
+    def flat(self) -> Graph:
+        """The graph with the graphs inside written out, once for each call of theirs.
+
+        It is for looking at, not for building: a call site of a graph that is called twice appears
+        twice, under one address.
+        """
+        stands_for: dict[Value, Value] = {}
+        sites = tuple(_written_out(self, stands_for, inside=False))
+        outputs = keras.tree.map_structure(lambda value: stands_for.get(value, value), self.outputs)
+        return dataclasses.replace(self, sites=sites, outputs=outputs)
+
+
+def _written_out(graph: Graph, stands_for: dict[Value, Value], *, inside: bool) -> Iterator[CallSite]:
+    """The call sites of a graph, flat.
+
+    Args:
+        graph: The graph.
+        stands_for: What to put in the place of the graph's values. It is filled up on the way.
+        inside: Whether this is one call of a graph inside another, with values of its own.
+    """
+
+    def current(leaf: Any) -> Any:
+        return stands_for.get(leaf, leaf) if isinstance(leaf, Value) else leaf
+
+    for site in graph.sites:
+        if any(value in stands_for for value in site.inputs):
+            site = site.with_arguments(current)
+        if isinstance(site.operation, Graph):
+            inner = site.operation
+            passed = dict(zip(keras.tree.flatten(inner.inputs), _passed(site, inner), strict=False))
+            yield from _written_out(inner, passed, inside=True)
+            for outer, value in zip(site.outputs, keras.tree.flatten(inner.outputs), strict=True):
+                stands_for[outer] = passed.get(value, value)
+        elif inside:
+            outputs = tuple(value.alike() for value in site.outputs)
+            stands_for.update(zip(site.outputs, outputs, strict=True))
+            yield dataclasses.replace(site, outputs=outputs)
+        else:
+            yield site
+
+
+def _passed(site: CallSite, graph: Graph) -> list[Any]:
+    """The values with which a graph is called, in the order of its inputs."""
+    inputs = site.args[0] if site.args else site.kwargs["inputs"]
+    if isinstance(inputs, dict) and not isinstance(graph.inputs, dict):
+        return [inputs[value.spec.name] for value in keras.tree.flatten(graph.inputs)]
+    return list(keras.tree.flatten(inputs))

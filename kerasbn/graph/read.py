@@ -13,12 +13,15 @@ from kerasbn.graph.model import CallSite, Graph, Value
 
 
 def read(model: keras.Model) -> Graph:
-    """Read a Sequential or Functional model.
+    """Read a Sequential or Functional model, and the models inside it.
 
     Raises:
-        UnsupportedModelError: for a model of another kind, one that was not built yet, and one
-            that holds another model.
+        UnsupportedModelError: for a model of another kind, and one that was not built yet.
     """
+    return _read(model, "", {})
+
+
+def _read(model: keras.Model, prefix: str, known: dict[int, Graph]) -> Graph:
     functional = _functional(model)
     values: dict[int, Value] = {}
 
@@ -34,15 +37,16 @@ def read(model: keras.Model) -> Graph:
 
     sites = []
     for call in recorded:
-        if isinstance(call.operation, keras.Model):
-            raise UnsupportedModelError(
-                f"Model {model.name!r} holds the model {call.operation.name!r}; nested models are not supported yet. "
-                f"Rewrite {call.operation.name!r} on its own, or call its layers in {model.name!r} directly."
-            )
+        path = prefix + call.operation.name
+        operation = call.operation
+        if isinstance(operation, keras.Model):
+            if id(operation) not in known:
+                known[id(operation)] = _read(operation, f"{path}/", known)
+            operation = known[id(operation)]
         sites.append(
             CallSite(
-                operation=call.operation,
-                path=call.operation.name,
+                operation=operation,
+                path=path,
                 call=sorted(order[id(call.operation)]).index(_keras.call_order(call.outputs[0])),
                 args=keras.tree.map_structure(value_of, call.args),
                 kwargs=keras.tree.map_structure(value_of, call.kwargs),

@@ -41,10 +41,10 @@ def insert_normalization(graph: Graph, placements: Placements, names: Names, opt
     prototype = _prototype(options)
     edits: list[Edit] = []
     for layer, places in _by_served_layer(placements.places).items():
-        bias = layer.bias if _takes_bias(layer, places, graph, prototype) else None
-        changes: list[Change] = (
-            [] if bias is None else [_without_bias(graph.by_address[places[0].site.address].operation)]
-        )
+        current = graph.by_address[places[0].serves.address].operation
+        addresses = {site.address for site in graph.calls[current]}
+        bias = layer.bias if _takes_bias(layer, places, addresses, prototype) else None
+        changes: list[Change] = [] if bias is None else [_without_bias(current)]
         spec = None
         for place in places:
             if spec is None or options.shared == "per_call":
@@ -79,7 +79,7 @@ def _by_served_layer(places: Iterable[Place]) -> Mapping[Any, list[Place]]:
     return groups
 
 
-def _takes_bias(layer: Any, places: list[Place], graph: Graph, prototype: keras.layers.Layer) -> bool:
+def _takes_bias(layer: Any, places: list[Place], addresses: set[str], prototype: keras.layers.Layer) -> bool:
     """Whether the layer's bias becomes beta: at every call of it a normalization follows at once."""
     return (
         type(layer) in LINEAR
@@ -87,7 +87,7 @@ def _takes_bias(layer: Any, places: list[Place], graph: Graph, prototype: keras.
         and isinstance(prototype, keras.layers.BatchNormalization)
         and prototype.center
         and {place.site.address for place in places if place.site.operation is layer and place.position == "before"}
-        == {site.address for site in graph.sites if site.path == places[0].serves.path}
+        == addresses
     )
 
 
@@ -105,7 +105,7 @@ def _normalization(
     bias: keras.Variable | None,
 ) -> LayerSpec:
     config = constructor_arguments(prototype)
-    config["name"] = names.fresh(f"{layer.name}_bn")
+    config["name"] = names.fresh(f"{layer.name}_bn", beside=place.site.path)
     if isinstance(config.get("axis"), int):
         config["axis"] = place.axis
     if isinstance(layer, keras.layers.Layer):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
 from typing import cast
 
 import keras
@@ -93,39 +93,40 @@ class _Placer:
     """The places and refusals found so far in one graph."""
 
     def __init__(self, graph: Graph, options: Options) -> None:
-        self._around = Surroundings(graph)
-        self._graph = graph
+        self._graph = graph.flat()
+        self._around = Surroundings(self._graph)
         self._options = options
-        self._places: list[Place] = []
-        self._skips: dict[CallSite, _Refusal] = {}
+        self._places: dict[str, Place] = {}
+        self._skips: dict[str, _Refusal] = {}
         for glob, _ in options.rules:
-            if not any(fnmatch.fnmatchcase(site.path, glob) for site in graph.sites):
+            if not any(fnmatch.fnmatchcase(site.path, glob) for site in graph.walk()):
                 raise OptionError(
-                    f"Rule {glob!r} matches no layer of model {graph.model.name!r}. Layers are matched by their path, "
+                    f"Rule {glob!r} matches no layer of model {graph.name!r}. Layers are matched by their path, "
                     f"such as {graph.sites[0].path if graph.sites else 'conv1'!r}; str(kerasbn.plan(model)) lists them."
                 )
 
     def place(self) -> Placements:
+        """Go through the graph, layer by layer."""
         blocks = {site: self._block(site) for site in self._graph.sites if self._around.role(site) is Role.LINEAR}
-        for blocks_of_layer in self._by_layer(blocks):
-            positions = [self._position(block) for block in blocks_of_layer]
-            refused = next((position for position in positions if isinstance(position, _Refusal)), None)
-            for block, position in zip(blocks_of_layer, positions, strict=True):
-                self._settle(block, refused or position)
-        self._settle_others(claimed={site for block in blocks.values() for site in block.activations})
-        order = {site: index for index, site in enumerate(self._graph.sites)}
-        return Placements(
-            places=tuple(sorted(self._places, key=lambda place: order[place.site])),
-            skips=tuple(
-                Skip(site.address, refusal.reason, refusal.detail)
-                for site, refusal in sorted(self._skips.items(), key=lambda item: order[item[0]])
-            ),
-        )
-
-    def _by_layer(self, blocks: Mapping[CallSite, _Block]) -> Iterator[list[_Block]]:
         for sites in self._graph.calls.values():
             if sites[0] in blocks:
-                yield [blocks[site] for site in sites]
+                self._settle_layer([blocks[site] for site in sites])
+        self._settle_others(claimed={site.address for block in blocks.values() for site in block.activations})
+        return Placements(
+            places=tuple(self._places.values()),
+            skips=tuple(Skip(address, refusal.reason, refusal.detail) for address, refusal in self._skips.items()),
+        )
+
+    def _settle_layer(self, blocks: list[_Block]) -> None:
+        positions = [self._position(block) for block in blocks]
+        refusal = next((position for position in positions if isinstance(position, _Refusal)), None)
+        by_address: dict[str, set[str | _Refusal]] = defaultdict(set)
+        for block, position in zip(blocks, positions, strict=True):
+            by_address[block.linear.address].add(position)
+        for block in blocks:
+            # One call site of a model that is called several times may lead to several activations.
+            agreed = by_address[block.linear.address]
+            self._settle(block, refusal or (agreed.copy().pop() if len(agreed) == 1 else "before"))
 
     def _block(self, site: CallSite) -> _Block:
         layer = cast("keras.layers.Layer", site.operation)
@@ -184,36 +185,36 @@ class _Placer:
     def _settle(self, block: _Block, position: str | _Refusal) -> None:
         site = block.linear
         if isinstance(position, _Refusal):
-            self._skips[site] = position
-            self._skips.update(dict.fromkeys(block.activations, position))
+            self._skips[site.address] = position
+            self._skips.update((activation.address, position) for activation in block.activations)
         elif position == "before":
             self._add(site, serves=site, position="before", detail=_described("before", block.names))
             covered = _Refusal(Reason.COVERED, f"normalized at {site.address}, before the activation")
-            self._skips.update(dict.fromkeys(block.activations, covered))
+            self._skips.update((activation.address, covered) for activation in block.activations)
         elif block.built_in != activations.LINEAR:
             self._add(site, serves=site, position="after", detail=_described("after", block.names))
         else:
             for activation in block.activations:
                 self._add(activation, serves=site, position="after", detail=_described("after", block.names))
             behind = ", ".join(activation.address for activation in block.activations)
-            self._skips[site] = _Refusal(Reason.COVERED, f"normalized at {behind}, after the activation")
+            self._skips[site.address] = _Refusal(Reason.COVERED, f"normalized at {behind}, after the activation")
 
-    def _settle_others(self, claimed: set[CallSite]) -> None:
+    def _settle_others(self, claimed: set[str]) -> None:
         """The sites outside of blocks: activations behind something else, embeddings, attention, opaque layers."""
         for site in self._graph.sites:
             role = self._around.role(site)
-            if role is Role.ACTIVATION and site not in claimed:
+            if role is Role.ACTIVATION and site.address not in claimed:
                 self._settle_free_activation(site)
             elif role is Role.EMBEDDING:
-                self._skips[site] = _Refusal(Reason.EMBEDDING, "embeddings are looked up, not computed")
+                self._skips[site.address] = _Refusal(Reason.EMBEDDING, "embeddings are looked up, not computed")
             elif isinstance(site.operation, keras.layers.SpectralNormalization):
-                self._skips[site] = _Refusal(Reason.NORMALIZED, "its weights are normalized")
+                self._skips[site.address] = _Refusal(Reason.NORMALIZED, "its weights are normalized")
             elif isinstance(site.operation, keras.layers.Layer) and site.operation.weights:
                 if role is Role.ATTENTION:
-                    self._skips[site] = _Refusal(Reason.ATTENTION, "attention is left as it is")
+                    self._skips[site.address] = _Refusal(Reason.ATTENTION, "attention is left as it is")
                 elif role is Role.OTHER:
                     kind = type(site.operation).__name__
-                    self._skips[site] = _Refusal(Reason.OPAQUE, f"{kind} is carried over as it is")
+                    self._skips[site.address] = _Refusal(Reason.OPAQUE, f"{kind} is carried over as it is")
 
     def _settle_free_activation(self, site: CallSite) -> None:
         rule = self._rule(site.path)
@@ -222,14 +223,14 @@ class _Placer:
             if producer is not None:
                 self._add(producer, serves=site, position=rule, detail=_described(rule, (site.path,)))
                 return
-        self._skips[site] = (
+        self._skips[site.address] = (
             _Refusal(Reason.RULE, f'a rule says "{rule}"')
             if rule in ("skip", "none")
             else _Refusal(Reason.NOT_AFTER_LINEAR, "does not follow a linear layer")
         )
 
     def _add(self, site: CallSite, *, serves: CallSite, position: str, detail: str) -> None:
-        self._places.append(Place(site, serves, position, self._channel_axis(site), detail))
+        self._places[site.address] = Place(site, serves, position, self._channel_axis(site), detail)
 
     def _channel_axis(self, site: CallSite) -> int:
         """The axis of the channels in a site's output: that of the linear layer behind it, else the last one."""

@@ -16,22 +16,22 @@ from kerasbn.graph.clone import spec_of
 from kerasbn.graph.edit import Insert, Replace
 from kerasbn.graph.model import Graph, LayerSpec
 from kerasbn.passes.naming import Names
-from kerasbn.passes.placement import Placements
+from kerasbn.passes.placement import Place, Placements
 from kerasbn.passes.proposal import Edit, Proposals
 
 
 def split_activation(graph: Graph, placements: Placements, names: Names) -> Proposals:
     """Propose to split the activation of each layer that has a place before it."""
     edits: list[Edit] = []
-    layers = dict.fromkeys(
-        place.site.operation
-        for place in placements.places
-        if place.position == "before" and _built_in(place.site.operation) != activations.LINEAR
-    )
-    for operation in layers:
+    first = {
+        place.site.operation: place.site
+        for place in reversed(placements.places)
+        if place.position == "before" and place.site is place.serves and _built_in(place) != activations.LINEAR
+    }
+    for operation, site in reversed(first.items()):
         layer = cast("keras.layers.Layer", operation)
-        sites = graph.calls[layer]
-        name = names.fresh(f"{layer.name}_activation")
+        addresses = [call.address for call in graph.calls[layer]]
+        name = names.fresh(f"{layer.name}_activation", beside=site.path)
         bare = spec_of(layer, activation=None, activity_regularizer=None)
         activation = LayerSpec(
             keras.layers.Activation,
@@ -45,14 +45,14 @@ def split_activation(graph: Graph, placements: Placements, names: Names) -> Prop
         )
         edits.append(
             Edit(
-                site=sites[0].address,
+                site=addresses[0],
                 kind="replace",
-                detail=f"{_built_in(layer)} becomes the layer {name!r}",
-                changes=(Replace(layer, bare), *(Insert(site.address, activation) for site in sites)),
+                detail=f"{activations.name_of_function(layer.activation)} becomes the layer {name!r}",
+                changes=(Replace(layer, bare), *(Insert(address, activation) for address in addresses)),
             )
         )
     return Proposals(tuple(edits))
 
 
-def _built_in(operation: object) -> str:
-    return activations.name_of_function(getattr(operation, "activation", None))
+def _built_in(place: Place) -> str:
+    return activations.name_of_function(getattr(place.site.operation, "activation", None))

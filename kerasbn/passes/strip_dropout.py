@@ -16,18 +16,24 @@ from kerasbn.passes.proposal import Edit, Proposals, Reason, Skip
 
 def strip_dropout(graph: Graph, options: Options) -> Proposals:
     """Propose to remove each call of Dropout that goes, with the reason for each one that stays."""
-    feeding = _values_that_feed_batch_normalization(graph)
-    edits: list[Edit] = []
-    skips: list[Skip] = []
-    for site in graph.sites:
-        if role_of(site.operation) is not Role.DROPOUT:
-            continue
-        kept = _reason_to_keep(site, graph, options, feeds=site.outputs[0] in feeding)
-        if kept is None:
-            edits.append(Edit(site.address, "remove", _why_removed(options), (Remove(site.address),)))
-        else:
-            skips.append(Skip(site.address, *kept))
-    return Proposals(tuple(edits), tuple(skips))
+    flat = graph.flat()
+    feeding = _values_that_feed_batch_normalization(flat)
+    kept: dict[str, tuple[Reason, str] | None] = {}
+    for site in flat.sites:
+        if role_of(site.operation) is Role.DROPOUT:
+            reason = _reason_to_keep(site, flat, options, feeds=site.outputs[0] in feeding)
+            kept[site.address] = kept.get(site.address) or reason
+    for inside in {site.operation for site in graph.walk() if isinstance(site.operation, Graph)}:
+        if all(site.address in kept for site in inside.sites):
+            kept[inside.sites[0].address] = Reason.ONLY_LAYER, f"the model {inside.name!r} holds nothing else"
+    return Proposals(
+        edits=tuple(
+            Edit(address, "remove", _why_removed(options), (Remove(address),))
+            for address, reason in kept.items()
+            if reason is None
+        ),
+        skips=tuple(Skip(address, *reason) for address, reason in kept.items() if reason is not None),
+    )
 
 
 def _reason_to_keep(site: CallSite, graph: Graph, options: Options, *, feeds: bool) -> tuple[Reason, str] | None:
