@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import keras
 from keras.src.models.functional import Functional as Functional
+from keras.src.models.functional import functional_like_constructor
 from keras.src.ops.node import Node
 
 
@@ -23,6 +24,23 @@ class Call(NamedTuple):
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     outputs: list[keras.KerasTensor]
+
+
+_BEHAVIOUR = (
+    *("call", "__call__", "compile", "fit", "train_step", "test_step", "predict_step"),
+    *("compute_loss", "compute_metrics", "make_train_function", "make_test_function", "make_predict_function"),
+)
+
+
+def own_behaviour(model: keras.Model) -> list[str]:
+    """The methods that a subclass of Functional or Sequential puts in the place of Keras's."""
+    base = keras.Sequential if isinstance(model, keras.Sequential) else Functional
+    return [name for name in _BEHAVIOUR if getattr(type(model), name) is not getattr(base, name)]
+
+
+def is_constructed_from_tensors(kind: type[keras.Model]) -> bool:
+    """Whether a class of models is made as `kind(inputs, outputs, name=...)`, so that its instances save and load."""
+    return kind is not keras.Sequential and bool(functional_like_constructor(kind))
 
 
 def functional_of(model: keras.Model) -> Functional | None:

@@ -310,9 +310,46 @@ def test_loads_in_a_fresh_process(tmp_path, own):
     np.testing.assert_allclose(np.load(tmp_path / "rate.npy"), 0.005, rtol=1e-6)
 
 
+class Distilled(keras.Model):
+    """A Functional model with a training step of its own, as Keras's guides write them."""
+
+    def train_step(self, data):
+        return {"steps": 1.0}
+
+
+class Configured(keras.Model):
+    """A Functional model that makes its own graph."""
+
+    def __init__(self, units):
+        inputs = keras.Input((12,), name="in")
+        x = L.Dense(units, activation="relu", name="a")(inputs)
+        super().__init__(inputs=inputs, outputs=L.Dense(2, name="head")(x), name="configured")
+
+
+class Stepping(Configured):
+    """One that makes its own graph and has a training step: it cannot be made again."""
+
+    def train_step(self, data):
+        return {"steps": 1.0}
+
+
+def test_subclasses_of_functional_models():
+    inputs = keras.Input((12,), name="in")
+    source = randomize(Distilled(inputs, L.Dense(2, name="head")(L.Dense(8, activation="relu", name="a")(inputs))))
+    result = kerasbn.rewrite(source)
+    assert type(result) is Distilled
+    assert_same_function(source, result)
+    source = randomize(Configured(8))
+    result = kerasbn.rewrite(source)
+    assert type(result) is type(keras.Model(inputs, inputs))  # its own __init__ would make the old graph again
+    assert names(result) == "in a a_bn a_activation head"
+    assert_same_function(source, result)
+
+
 UNSUPPORTED = {
     "not a model": (lambda: L.Dense(3), "Expected a Keras 3 model"),
     "not built": (lambda: keras.Sequential([L.Dense(3)], name="raw"), "'raw' has no graph yet.*keras.Input"),
+    "a training step that would be lost": (lambda: Stepping(4), "overrides train_step; that would be lost"),
     "subclassed": (lambda: type("Own", (keras.Model,), {})(name="own"), "'own' is a Own, a subclass"),
 }
 

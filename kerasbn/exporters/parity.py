@@ -108,10 +108,11 @@ def _batches(model: keras.Model, inputs: Any) -> list[Arrays]:
     if inputs is None:
         return [_random(tensors, batch) for batch in _BATCHES]
     flat = [np.asarray(array) for array in flat_inputs(model, inputs)]
-    if len(flat) != len(tensors) or len({array.shape[:1] for array in flat}) != 1 or flat[0].ndim == 0:
+    shapes = [tuple(tensor.shape) for tensor in tensors.values()]
+    if len(flat) != len(shapes) or len({array.shape[:1] for array in flat}) != 1 or not all(map(_fits, flat, shapes)):
         raise OptionError(
-            f"Option inputs has arrays of the shapes {[array.shape for array in flat]}; "
-            f"the model takes one batch of {len(tensors)}: {', '.join(tensors)}."
+            f"Option inputs has arrays of the shapes {[array.shape for array in flat]}; the model takes one batch of "
+            f"{', '.join(f'{name} {shape}' for name, shape in zip(tensors, shapes, strict=True))}."
         )
     given = {
         name: array.astype(serving_dtype(tensor.dtype)) if tensor.dtype != "string" else array
@@ -120,6 +121,10 @@ def _batches(model: keras.Model, inputs: Any) -> list[Arrays]:
     if any(tensor.shape[0] is not None for tensor in tensors.values()):
         return [given]
     return [{name: array[:1] for name, array in given.items()}, given]
+
+
+def _fits(array: Any, shape: tuple[int | None, ...]) -> bool:
+    return array.ndim == len(shape) and all(size in (None, got) for size, got in zip(shape, array.shape, strict=True))
 
 
 def _random(tensors: Mapping[str, keras.KerasTensor], batch: int) -> Arrays:

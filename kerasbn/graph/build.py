@@ -93,7 +93,8 @@ class _Builder:
             self._tensors[value] = _fresh_input(_keras.input_layer_of(value.spec)).output
         for site in graph.sites:
             self._tensors.update(zip(site.outputs, self._call(site), strict=True))
-        return keras.Model(
+        kind = type(graph.model) if _keras.is_constructed_from_tensors(type(graph.model)) else keras.Model
+        return kind(
             inputs=keras.tree.map_structure(self._tensor, graph.inputs),
             outputs=keras.tree.map_structure(self._tensor, graph.outputs),
             name=graph.name,

@@ -67,15 +67,26 @@ def _functional(model: keras.Model) -> Any:
             f"Expected a Keras 3 model (keras.Sequential or keras.Model), got {type(model).__module__}."
             f"{type(model).__name__}. Load the model with keras.models.load_model first."
         )
-    if type(model) not in (keras.Sequential, _keras.Functional):
-        raise UnsupportedModelError(
-            f"Model {model.name!r} is a {type(model).__name__}, a subclass of keras.Model; only Sequential and "
-            "Functional models are supported yet. Build the same network with keras.Model(inputs, outputs)."
-        )
     functional = _keras.functional_of(model)
     if functional is None:
+        raise UnsupportedModelError(_without_graph(model))
+    behaviour = _keras.own_behaviour(model)
+    if "call" in behaviour or (behaviour and not _keras.is_constructed_from_tensors(type(model))):
         raise UnsupportedModelError(
+            f"Model {model.name!r} is a {type(model).__name__}, which overrides {', '.join(behaviour)}; that would be "
+            "lost, as a rewritten model cannot go through its __init__. Rewrite keras.Model(model.inputs, "
+            "model.outputs), or let the class take (inputs, outputs) as keras.Model does."
+        )
+    return functional
+
+
+def _without_graph(model: keras.Model) -> str:
+    if isinstance(model, keras.Sequential):
+        return (
             f"Sequential model {model.name!r} has no graph yet: it was not built, or its input is not one tensor. "
             "Begin it with keras.Input(shape), or call model.build(input_shape) first."
         )
-    return functional
+    return (
+        f"Model {model.name!r} is a {type(model).__name__}, a subclass of keras.Model; only Sequential and Functional "
+        "models are supported yet. Build the same network with keras.Model(inputs, outputs)."
+    )

@@ -1,0 +1,62 @@
+# Needs make and Python 3.11, 3.12 or 3.13; everything else is installed into .venv.
+
+# Pythons to try, the first that will do is used. To choose one: make PYTHON=/path/to/python3.12
+PYTHON ?= python3.13 python3.12 python3.11 python3
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+export TF_CPP_MIN_LOG_LEVEL := 3
+
+# A shim may be on the path and still not run; Debian's Python may come without ensurepip.
+WILL_DO := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+NO_PYTHON := kerasbn needs Python 3.11, 3.12 or 3.13 with its venv module, as Keras >= 3.14 needs Python 3.11 or newer; \
+	none found among: $(PYTHON). Choose one with: make PYTHON=/path/to/python3.12
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint types unit test-slow bench clean
+
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: $(INSTALLED) ## Train with and without batch normalization, export, compare
+	@$(BIN)/python examples/demo.py
+
+test: lint types unit ## Everything that has to pass: lint, types, unit
+
+lint: $(INSTALLED) ## Style, format and layers of imports
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/lint-imports --no-logo
+
+types: $(INSTALLED) ## Types
+	@$(BIN)/mypy
+
+unit: $(INSTALLED) ## Tests, but for the slow ones
+	@$(BIN)/pytest -n 2
+
+test-slow: $(INSTALLED) ## The tests that take minutes
+	@$(BIN)/pytest -n 2 -m slow
+
+bench: $(INSTALLED) ## Measure speed
+	@for script in tools/bench_*.py; do $(BIN)/python "$$script" || exit; done
+
+clean: ## Remove what was made, but for .venv
+	rm -rf build dist demo-output .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# pip is the last that venv makes: where it is missing, making the environment was cut short.
+$(BIN)/pip:
+	@for python in $(PYTHON); do \
+		if "$$python" -c '$(WILL_DO)' 2>/dev/null; then \
+			echo "Making $(VENV) with $$("$$python" --version)"; \
+			exec "$$python" -m venv --clear $(VENV); \
+		fi; \
+	done; \
+	echo '$(NO_PYTHON)' >&2; exit 1
+
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "Installing kerasbn and its tools into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

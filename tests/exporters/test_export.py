@@ -1,0 +1,170 @@
+"""What is exported computes what the model computes: each format, run without kerasbn's own check."""
+
+import gc
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import kerasbn
+from tests.exporters.cases import (
+    CASES,
+    FORMATS,
+    assert_close,
+    assert_serves,
+    names_of,
+    run_onnx,
+    run_saved_model,
+)
+from tests.helpers import inference, random_inputs, randomize, snapshot
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("case", CASES)
+def test_every_format_serves_the_model(case, kind, tmp_path):
+    build, inputs, outputs = CASES[case]
+    model = build()
+    kerasbn.export(model, tmp_path / FORMATS[kind], verify=False)
+    assert_serves(tmp_path / FORMATS[kind], model, names_of(inputs), names_of(outputs))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_check_passes_on_what_is_right(case, tmp_path):
+    report = kerasbn.export(CASES[case][0](), tmp_path / "model.keras")
+    assert report.max_error <= 1e-6
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_model_just_loaded_keeps_its_names(kind, tmp_path):
+    """A nameless input's tensor is counted up anew in every process, its layer is not."""
+    source = randomize(keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.BatchNormalization()]))
+    source.save(tmp_path / "source.keras")
+    loaded = keras.models.load_model(tmp_path / "source.keras")
+    names = [source.inputs[0]._keras_history.operation.name], [source.layers[-1].name]
+    for model in (source, loaded):
+        path = tmp_path / model.name / FORMATS[kind]
+        path.parent.mkdir(exist_ok=True)
+        kerasbn.export(model, path, overwrite=True)
+        assert_serves(path, source, *names)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "saved_model"])
+def test_random_layers_are_off(kind, tmp_path):
+    model = CASES["random layers"][0]()
+    path = tmp_path / FORMATS[kind]
+    kerasbn.export(model, path)
+    run = run_onnx if kind == "onnx" else run_saved_model
+    inputs = {"x": random_inputs(model)}
+    assert_close(run(path, inputs), run(path, inputs), tolerance=0)
+
+
+PRECISIONS = ("mixed_float16", "mixed_bfloat16", "float16", "bfloat16", "float64")
+
+
+def _of_precision(policy):
+    inputs = keras.Input((8, 8, 3), name="x", dtype="float64" if policy == "float64" else None)
+    x = layers.Conv2D(4, 3, activation="relu", dtype=policy)(inputs)
+    x = layers.Flatten(dtype=policy)(layers.BatchNormalization(dtype=policy)(x) * 2.0)
+    x = layers.Dense(5, activation="gelu", dtype=policy)(x)
+    return keras.Model(inputs, layers.LayerNormalization(dtype=policy, name="y")(x))
+
+
+@pytest.mark.parametrize("kind", ["onnx", "saved_model"])
+@pytest.mark.parametrize("policy", PRECISIONS)
+def test_other_precisions_are_served_in_float32(policy, kind, tmp_path):
+    model, twin = randomize(_of_precision(policy)), _of_precision("float32")
+    for ours, theirs in zip(twin.variables, model.variables, strict=True):
+        ours.assign(keras.ops.cast(theirs, ours.dtype))
+    before = [layer.dtype_policy for layer in model.layers]
+
+    report = kerasbn.export(model, tmp_path / FORMATS[kind])
+
+    assert report.max_error <= 1e-4
+    assert [layer.dtype_policy for layer in model.layers] == before
+    assert_serves(tmp_path / FORMATS[kind], twin, ["x"], ["y"], batches=(3,))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
+def test_rnns_of_other_precisions(policy, tmp_path):
+    layer = layers.Bidirectional(layers.GRU(3, dtype=policy), dtype=policy)
+    model = randomize(keras.Sequential([keras.Input((5, 4)), layer, layers.Dense(2, dtype=policy)]))
+    assert kerasbn.export(model, tmp_path / "model.onnx").max_error <= 1e-4
+
+
+@pytest.mark.parametrize("policy", PRECISIONS)
+def test_a_keras_file_keeps_its_precision(policy, tmp_path):
+    model = randomize(_of_precision(policy))
+    kerasbn.export(model, tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert [layer.dtype_policy.name for layer in loaded.layers] == [layer.dtype_policy.name for layer in model.layers]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("verify", [True, False])
+def test_the_model_stays_as_it_is(kind, verify, tmp_path):
+    model = CASES["random layers"][0]()
+    model.compile("adam", "mse")
+    before = snapshot(model)
+    kerasbn.export(model, tmp_path / FORMATS[kind], verify=verify)
+    assert snapshot(model) == before
+
+
+def test_the_check_leaves_the_states_of_rnns_alone(tmp_path):
+    inputs = keras.Input(batch_shape=(2, 5, 6))
+    model = randomize(keras.Model(inputs, layers.LSTM(3, stateful=True)(inputs)))
+    report = kerasbn.export(model, tmp_path / "model.keras")
+    assert report.max_error <= 1e-6
+    for state in model.layers[1].states:
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(state), 0)
+
+
+def test_a_custom_layer_that_nobody_registered(tmp_path):
+    class Doubled(layers.Layer):
+        def call(self, inputs):
+            return 2 * inputs
+
+    model = randomize(keras.Sequential([keras.Input((4,), name="x"), layers.Dense(3), Doubled(name="y")]))
+    for kind in ("onnx", "saved_model"):
+        kerasbn.export(model, tmp_path / FORMATS[kind])
+        assert_serves(tmp_path / FORMATS[kind], model, ["x"], ["y"])
+    kerasbn.export(model, tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", custom_objects={"Doubled": Doubled})
+    inputs = random_inputs(model)
+    np.testing.assert_array_equal(inference(model, inputs), inference(loaded, inputs))
+
+
+def test_a_signature_needs_nothing_else_to_live(tmp_path):
+    """A loaded signature runs with the source model gone."""
+    model = CASES["layers called twice"][0]()
+    inputs = random_inputs(model)
+    (expected,) = inference(model, inputs)
+    kerasbn.export(model, tmp_path / "model")
+    del model
+    gc.collect()
+    assert_close({"y": expected}, run_saved_model(tmp_path / "model", {"x": inputs}))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_report(kind, tmp_path):
+    model = CASES["dense, dropout"][0]()
+    path = tmp_path / FORMATS[kind]
+    report = kerasbn.export(model, str(path))
+    files = [file for file in [path, *path.rglob("*")] if file.is_file()]
+    assert (report.path, report.format) == (path, kind)
+    assert report.bytes == sum(len(file.read_bytes()) for file in files)
+    assert report.nodes > 0
+    assert report.seconds > 0
+    assert 0 <= report.max_error <= 1e-4
+    assert report.versions["keras"] == keras.__version__
+    assert report.versions["tensorflow"] == tf.__version__
+    assert report.to_dict()["path"] == str(path)
+    assert kerasbn.export(model, path, verify=False, overwrite=True).max_error is None
+
+
+@pytest.mark.parametrize("path", ["model.v2", "model.onnx"])
+def test_the_format_can_be_named(path, tmp_path):
+    report = kerasbn.export(CASES["dense, dropout"][0](), tmp_path / path, format="saved_model")
+    assert report.format == "saved_model"
+    assert (tmp_path / path / "saved_model.pb").is_file()

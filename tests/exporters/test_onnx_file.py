@@ -1,0 +1,122 @@
+"""What an ONNX file looks like from outside."""
+
+import collections
+import logging
+
+import keras
+import numpy as np
+import onnx
+import pytest
+from keras import layers
+
+import kerasbn
+from tests.exporters.cases import CASES, assert_serves, names_of
+from tests.helpers import randomize
+
+
+def _exported(model, tmp_path, **options):
+    kerasbn.export(model, tmp_path / "model.onnx", **options)
+    return onnx.load(str(tmp_path / "model.onnx"))
+
+
+def _shapes(values):
+    return {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values
+    }
+
+
+def _constants(graph):
+    """Every tensor that a graph holds, in the bodies of loops too."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from _constants(attribute.g)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_valid_and_named_after_the_model(case, tmp_path):
+    build, inputs, outputs = CASES[case]
+    proto = _exported(build(), tmp_path, verify=False)
+    onnx.checker.check_model(proto, full_check=True)
+    assert [value.name for value in proto.graph.input] == names_of(inputs)
+    assert [value.name for value in proto.graph.output] == names_of(outputs)
+
+
+SHAPES = {
+    "image classifier": {"x": ["batch", 8, 8, 4], "y": ["batch", 4]},
+    "several inputs and outputs": {
+        "image": ["batch", 8, 8, 3],
+        "features": ["batch", 4],
+        "label": ["batch", 3],
+        "score": ["batch", 1],
+    },
+    "masked GRU, any length": {"tokens": ["batch", "tokens_1"], "scores": ["batch", 3]},
+    "any size": {"x": ["batch", "x_1", "x_2", 3], "map": ["batch", "map_1", "map_2", 2], "pooled": ["batch", 4]},
+    "fixed batch": {"x": [4, 6], "y": [4, 3]},
+    "glu": {"x": ["batch", 8], "y": ["batch", 4]},
+}
+
+
+@pytest.mark.parametrize("case", SHAPES)
+def test_shapes(case, tmp_path):
+    proto = _exported(CASES[case][0](), tmp_path)
+    assert _shapes([*proto.graph.input, *proto.graph.output]) == SHAPES[case]
+
+
+def _convolutions():
+    inputs = keras.Input((16, 16, 32), name="x")
+    convolution, dense = layers.Conv2D(32, 3, padding="same"), layers.Dense(32)
+    x = dense(convolution(keras.ops.relu(dense(convolution(inputs)))))
+    x = layers.BatchNormalization()(layers.Conv2DTranspose(32, 3)(layers.SeparableConv2D(32, 3)(x)))
+    return keras.Model(inputs, layers.Conv2D(32, 3, groups=2, name="y")(x))
+
+
+def _recurrent():
+    inputs = keras.Input((4, 48), name="x")
+    layer = layers.LSTM(48, return_sequences=True)
+    return keras.Model(inputs, layers.Bidirectional(layers.GRU(48), name="y")(layer(layer(inputs))))
+
+
+def _embedded():
+    inputs = [keras.Input((5,), dtype="int32", name=name) for name in ("a", "b")]
+    embedding = layers.Embedding(500, 32)
+    return keras.Model(inputs, embedding(inputs[0]) + embedding(inputs[1]))
+
+
+@pytest.mark.parametrize("build", [_convolutions, _recurrent, _embedded])
+def test_each_weight_is_stored_once(build, tmp_path):
+    model = randomize(build())
+    proto = _exported(model, tmp_path, verify=False)
+    copies = collections.Counter(
+        onnx.numpy_helper.to_array(tensor).tobytes() for tensor in _constants(proto.graph) if np.prod(tensor.dims) > 8
+    )
+    assert set(copies.values()) == {1}
+    parameters = 4 * model.count_params()
+    assert parameters <= len(proto.SerializeToString()) < 1.1 * parameters + 40_000
+
+
+@pytest.mark.parametrize("opset", range(13, 19))
+def test_opsets(opset, tmp_path):
+    model = CASES["attention"][0]()
+    proto = _exported(model, tmp_path, opset=opset)
+    assert {entry.domain: entry.version for entry in proto.opset_import}[""] == opset
+    assert_serves(tmp_path / "model.onnx", model, ["x"], ["y"], batches=(2,))
+
+
+def test_the_same_export_twice(tmp_path):
+    model = CASES["several inputs and outputs"][0]()
+    first = _exported(model, tmp_path)
+    second = _exported(model, tmp_path, overwrite=True)
+    for part in ("input", "output", "name"):
+        assert str(getattr(first.graph, part)) == str(getattr(second.graph, part))
+
+
+def test_tf2onnx_logs_nothing(tmp_path, capfd, monkeypatch):
+    """It writes to the root logger, which would set up a handler of its own."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    inputs = keras.Input((4,), dtype="float64")
+    _exported(keras.Model(inputs, inputs @ np.ones((4, 2)) + np.ones(2)), tmp_path)
+    assert logging.getLogger().handlers == []
+    assert "onnx" not in "".join(capfd.readouterr())

@@ -1,0 +1,31 @@
+from pathlib import Path
+
+import pytest
+
+from kerasbn import OptionError
+from kerasbn.files.formats import checked_format, format_of
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("a/m.onnx", "onnx"), ("m.keras", "keras"), ("m", "saved_model"), ("a.b/m", "saved_model"), ("m.x.onnx", "onnx")],
+)
+def test_the_suffix_decides(path, expected):
+    assert format_of(Path(path)) == expected
+
+
+@pytest.mark.parametrize("path", ["m.h5", "m.pb", "m.ONNX", "m.tflite", "m.v2"])
+def test_a_suffix_of_nothing(path):
+    with pytest.raises(OptionError, match=path):
+        format_of(Path(path))
+
+
+@pytest.mark.parametrize("name", ["onnx", "saved_model", "keras"])
+def test_by_name(name):
+    assert checked_format(name, Path("m.keras")) == name
+
+
+@pytest.mark.parametrize(("name", "path"), [("h5", "m"), ("", "m"), (".onnx", "m"), ("keras", "m"), ("keras", "m.h5")])
+def test_a_name_of_nothing(name, path):
+    with pytest.raises(OptionError, match="Option format"):
+        checked_format(name, Path(path))

@@ -1,0 +1,140 @@
+"""Model files, and what is wrong with those that are none."""
+
+import json
+import zipfile
+
+import h5py
+import keras
+import pytest
+from keras import layers
+
+import kerasbn
+from kerasbn import ModelFileError
+from kerasbn.files.model_file import check_model_file, load
+from tests.helpers import assert_same_function, randomize
+
+
+def _model(*further):
+    return randomize(keras.Sequential([keras.Input((4,)), layers.Dense(3, name="a"), *further]))
+
+
+class _Unregistered(layers.Layer):
+    def call(self, inputs):
+        return inputs
+
+
+def _double(x):
+    return 2 * x
+
+
+def _saved(path, *further):
+    _model(*further).save(path)
+
+
+def _cut_short(path):
+    _saved(path)
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def _text(path):
+    path.write_text("not a model")
+
+
+def _archive_of_something(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("letter.txt", "not a model")
+
+
+def _archive_with_a_hole(path):
+    _saved(path)
+    content = bytearray(path.read_bytes())
+    start = content.index(b"model.weights.h5") + 200
+    content[start : start + 3000] = bytes(3000)
+    path.write_bytes(content)
+
+
+def _config_of_nonsense(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", json.dumps({"class_name": "Nonsense"}))
+
+
+def _hdf5_of_something(path):
+    with h5py.File(path, "w") as file:
+        file["letter"] = [1, 2]
+
+
+def _weights_alone(path):
+    _model().save_weights(path)
+
+
+# A file's name, how it is made, and a part of the message.
+BROKEN = {
+    "missing": ("missing.keras", lambda path: None, "does not exist"),
+    "missing, no suffix": ("missing", lambda path: None, "does not exist"),
+    "a folder": ("folder.keras", lambda path: path.mkdir(), "is a folder"),
+    "other suffix": ("model.pt", _text, "suffix '.pt'"),
+    "empty": ("model.keras", lambda path: path.touch(), "not a .keras archive"),
+    "text": ("model.keras", _text, "not a .keras archive"),
+    "cut short": ("model.keras", _cut_short, "cut short"),
+    "an archive of something": ("model.keras", _archive_of_something, "config.json"),
+    "a hole": ("model.keras", _archive_with_a_hole, "cannot be loaded"),
+    "nonsense": ("model.keras", _config_of_nonsense, "cannot be loaded"),
+    "empty, h5": ("model.h5", lambda path: path.touch(), "not an HDF5 file"),
+    "text, h5": ("model.hdf5", _text, "not an HDF5 file"),
+    "cut short, h5": ("model.h5", _cut_short, "cannot be loaded"),
+    "something, h5": ("model.h5", _hdf5_of_something, "No model config"),
+    "weights alone": ("model.weights.h5", _weights_alone, "No model config"),
+    "code": ("model.keras", lambda path: _saved(path, layers.Lambda(lambda x: 2 * x)), "--unsafe"),
+    "code, h5": ("model.h5", lambda path: _saved(path, layers.Lambda(lambda x: 2 * x)), "--unsafe"),
+    "unregistered layer": ("model.keras", lambda path: _saved(path, _Unregistered()), "_Unregistered"),
+    "unregistered layer, h5": ("model.h5", lambda path: _saved(path, _Unregistered()), "_Unregistered"),
+    "unregistered function": ("model.keras", lambda path: _saved(path, layers.Activation(_double)), "_double"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken(case, tmp_path):
+    name, make, message = BROKEN[case]
+    path = tmp_path / name
+    make(path)
+    with pytest.raises(ModelFileError) as caught:
+        load(path)
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5", ".hdf5"])
+@pytest.mark.parametrize(
+    "further",
+    [
+        lambda: (),
+        lambda: (layers.BatchNormalization(),),
+        lambda: (kerasbn.layers.BatchNormalization(),),
+    ],
+    ids=["dense", "keras bn", "kerasbn bn"],
+)
+def test_sound(suffix, further, tmp_path):
+    model = _model(*further())
+    model.save(tmp_path / f"model{suffix}")
+    check_model_file(tmp_path / f"model{suffix}")
+    assert_same_function(model, load(tmp_path / f"model{suffix}"), tolerance=0)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_code_that_is_trusted(suffix, tmp_path):
+    model = _model(layers.Lambda(lambda x: 2 * x))
+    model.save(tmp_path / f"model{suffix}")
+    assert_same_function(model, load(tmp_path / f"model{suffix}", unsafe=True), tolerance=0)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("loss", ["mse", "mae", "mape", "msle", "bce", "kld", "MSE", "mean_squared_error", "hinge"])
+def test_compiled_with_a_short_name(loss, suffix, tmp_path):
+    """Keras writes these into HDF5 files, and fails to read them."""
+    model = _model()
+    model.compile("sgd", loss, metrics=["mae"])
+    model.save(tmp_path / f"model{suffix}")
+    loaded = load(tmp_path / f"model{suffix}")
+    assert isinstance(loaded.optimizer, keras.optimizers.SGD)
+    assert keras.losses.get(loaded.loss) is keras.losses.get(loss)
