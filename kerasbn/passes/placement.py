@@ -223,11 +223,15 @@ class _Placer:
             if producer is not None:
                 self._add(producer, serves=site, position=rule, detail=_described(rule, (site.path,)))
                 return
-        self._skips[site.address] = (
-            _Refusal(Reason.RULE, f'a rule says "{rule}"')
-            if rule in ("skip", "none")
-            else _Refusal(Reason.NOT_AFTER_LINEAR, "does not follow a linear layer")
-        )
+        if rule in ("skip", "none"):
+            refusal = _Refusal(Reason.RULE, f'a rule says "{rule}"')
+        elif self._options.position == "none":
+            refusal = _Refusal(Reason.POSITION, 'position="none"')
+        elif self._around.comes_from_normalization(site):
+            refusal = _Refusal(Reason.NORMALIZED, "what it acts on is normalized already")
+        else:
+            refusal = _Refusal(Reason.NOT_AFTER_LINEAR, "does not follow a linear layer")
+        self._skips[site.address] = refusal
 
     def _add(self, site: CallSite, *, serves: CallSite, position: str, detail: str) -> None:
         self._places[site.address] = Place(site, serves, position, self._channel_axis(site), detail)

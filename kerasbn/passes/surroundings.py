@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 
 import keras
 
@@ -19,7 +19,8 @@ class Surroundings:
         self._roles: Mapping[CallSite, Role] = {site: role_of(site.operation) for site in graph.sites}
         self._becomes_output = self._find_outputs()
         self._normalized_behind = self._find_normalized_behind()
-        self._normalized_ahead = self._find_normalized_ahead()
+        self._normalized_ahead = self._coming_from({Role.NORMALIZATION}, through=KEEPING)
+        self._from_normalization = self._coming_from(NORMALIZING, through=PER_CHANNEL)
         self.gates = frozenset(self._find_gates())
         self.tied = frozenset(self._find_tied())
 
@@ -36,6 +37,10 @@ class Surroundings:
         return any(value in self._normalized_behind for value in site.outputs) or any(
             value in self._normalized_ahead for value in site.inputs
         )
+
+    def comes_from_normalization(self, site: CallSite) -> bool:
+        """Whether a site acts on what a normalization yields, perhaps pooled or rearranged."""
+        return any(value in self._from_normalization for value in site.inputs)
 
     def next_sites(self, site: CallSite) -> tuple[CallSite, ...]:
         """The first sites behind a site that do more than pool or rearrange its values."""
@@ -74,12 +79,11 @@ class Surroundings:
                 found.update(site.inputs)
         return found
 
-    def _find_normalized_ahead(self) -> set[Value]:
-        """Values that come straight from a normalization of each example, as in blocks of transformers."""
+    def _coming_from(self, sources: Set[Role], *, through: Set[Role]) -> set[Value]:
         found: set[Value] = set()
         for site in self.graph.sites:
             role = self.role(site)
-            if role is Role.NORMALIZATION or (role in KEEPING and not found.isdisjoint(site.inputs)):
+            if role in sources or (role in through and not found.isdisjoint(site.inputs)):
                 found.update(site.outputs)
         return found
 

@@ -28,27 +28,34 @@ def _outcome(kind, text):
     return {"target": False, "target/saved_model.pb": text, "target/variables": False, f"target/variables/{text}": text}
 
 
+def _stage(target, kind, *, overwrite=True, error=None):
+    with staged(target, overwrite=overwrite) as temporary:
+        _write(temporary, kind, "new")
+        if error is not None:
+            raise error
+
+
 KINDS = ("file", "folder")
 
 
-@pytest.mark.parametrize("old", [None, *KINDS, "empty folder"])
-@pytest.mark.parametrize("new", KINDS)
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(None, "file"), (None, "folder"), ("file", "file"), ("folder", "folder"), ("folder", "file"), ("empty", "folder")],
+)
 def test_success(old, new, tmp_path):
-    target = tmp_path / "target"
-    if old == "empty folder":
-        target.mkdir()
+    if old == "empty":
+        (tmp_path / "target").mkdir()
     elif old is not None:
-        _write(target, old, "old")
-    if (old, new) == ("file", "folder"):
-        with pytest.raises(ModelFileError, match="target"), staged(target, overwrite=True) as temporary:
-            _write(temporary, new, "new")
-        assert _tree(tmp_path) == _outcome("file", "old")
-        return
-    with staged(target, overwrite=old is not None) as temporary:
-        _write(temporary, new, "new")
-        assert temporary.parent == tmp_path
-        assert temporary.name.startswith(".")
+        _write(tmp_path / "target", old, "old")
+    _stage(tmp_path / "target", new, overwrite=old is not None)
     assert _tree(tmp_path) == _outcome(new, "new")
+
+
+def test_a_folder_does_not_take_the_place_of_a_file(tmp_path):
+    _write(tmp_path / "target", "file", "old")
+    with pytest.raises(ModelFileError, match="target"):
+        _stage(tmp_path / "target", "folder")
+    assert _tree(tmp_path) == _outcome("file", "old")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt(), OSError(28, "No space left on device")])
@@ -60,9 +67,8 @@ def test_failure_while_writing(old, new, error, tmp_path):
         _write(target, old, "old")
     before = _tree(tmp_path)
     seen = ModelFileError if isinstance(error, OSError) else type(error)
-    with pytest.raises(seen), staged(target, overwrite=True) as temporary:
-        _write(temporary, new, "half")
-        raise error
+    with pytest.raises(seen):
+        _stage(target, new, error=error)
     assert _tree(tmp_path) == before
 
 
@@ -79,8 +85,8 @@ def test_failure_while_a_folder_is_replaced(error, tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", failing_second)
     seen = ModelFileError if isinstance(error, OSError) else type(error)
-    with pytest.raises(seen), staged(tmp_path / "target", overwrite=True) as temporary:
-        _write(temporary, "folder", "new")
+    with pytest.raises(seen):
+        _stage(tmp_path / "target", "folder")
     assert _tree(tmp_path) == _outcome("folder", "old")
 
 
@@ -93,13 +99,15 @@ def test_nothing_written_is_an_error(tmp_path):
 def test_a_link_is_replaced_not_followed(tmp_path):
     (tmp_path / "precious").write_text("precious")
     (tmp_path / "target").symlink_to("precious")
-    with staged(tmp_path / "target", overwrite=True) as temporary:
-        temporary.write_text("new")
+    _stage(tmp_path / "target", "file")
     assert _tree(tmp_path) == {"precious": "precious", "target": "new"}
 
 
-def test_the_suffix_stays(tmp_path):
+def test_the_temporary_is_hidden_beside_the_target(tmp_path):
+    """In one file system with it; and Keras asks for its own suffix."""
     with staged(tmp_path / "model.keras", overwrite=False) as temporary:
+        assert temporary.parent == tmp_path
+        assert temporary.name.startswith(".")
         assert temporary.suffix == ".keras"
         temporary.write_text("new")
 
@@ -130,8 +138,8 @@ def test_refused(case, tmp_path, monkeypatch):
     target, overwrite, message = REFUSED[case]
     with pytest.raises(ModelFileError, match=message):
         check_target(Path(target), overwrite=overwrite)
-    with pytest.raises(ModelFileError, match=message), staged(Path(target), overwrite=overwrite):
-        raise AssertionError("the body ran")
+    with pytest.raises(ModelFileError, match=message):
+        _stage(Path(target), "file", overwrite=overwrite)
     assert _tree(tmp_path) == before
 
 

@@ -1,0 +1,146 @@
+"""Properties that hold for any graph: branches, shared layers, nesting, dicts, operations, Dropout, BN already there."""
+
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+from keras import layers as L
+
+import kerasbn
+from kerasbn.catalog.roles import Role, role_of
+from kerasbn.graph.read import read
+from tests.helpers import assert_same_function, random_inputs, randomize, snapshot
+
+WIDTH = 4
+ACTIVATIONS = ["relu", "tanh", "sigmoid", "gelu", "selu", "softmax", "linear", "leaky_relu"]
+
+
+def _convolved(x, activation):
+    convolution = L.Conv1D(1, 3, padding="same", activation=activation)
+    return L.Flatten()(convolution(L.Reshape((WIDTH, 1))(x)))
+
+
+# What can happen to one vector, and what to two. `c` is the composer below.
+UNARY = {
+    "dense": lambda c, x: L.Dense(WIDTH, use_bias=c.flip())(x),
+    "dense with activation": lambda c, x: L.Dense(WIDTH, activation=c.pick(ACTIVATIONS))(x),
+    "dense twice": lambda c, x: L.Dense(WIDTH)(L.Dense(WIDTH, activation=c.pick(ACTIVATIONS))(x)),
+    "shared dense": lambda c, x: c.shared(x),
+    "activation": lambda c, x: L.Activation(c.pick(ACTIVATIONS))(x),
+    "relu operation": lambda c, x: keras.ops.relu(x),
+    "tanh operation": lambda c, x: keras.ops.tanh(x),
+    "arithmetic": lambda c, x: x * 0.5 + 1.0,
+    "prelu": lambda c, x: L.PReLU()(x),
+    "dropout": lambda c, x: L.Dropout(0.5)(x),
+    "monte carlo": lambda c, x: L.Dropout(0.5)(x, training=True),
+    "noise": lambda c, x: L.GaussianNoise(0.1)(x),
+    "bn": lambda c, x: L.BatchNormalization()(x),
+    "layer norm": lambda c, x: L.LayerNormalization()(x),
+    "identity": lambda c, x: L.Identity()(x),
+    "reshape": lambda c, x: L.Flatten()(L.Reshape((2, WIDTH // 2))(x)),
+    "conv": lambda c, x: _convolved(x, c.pick(ACTIVATIONS)),
+    "nested": lambda c, x: c.nested(x),
+}
+BINARY = {
+    "add": lambda x, y: L.Add()([x, y]),
+    "plus": lambda x, y: x + y,
+    "multiply": lambda x, y: L.Multiply()([x, y]),
+    "concatenate": lambda x, y: L.Dense(WIDTH)(L.Concatenate()([x, y])),
+}
+
+
+class Composer:
+    """Builds a random model out of the choices that hypothesis draws."""
+
+    def __init__(self, data):
+        self.data = data
+        self._shared = L.Dense(WIDTH, activation=self.pick(ACTIVATIONS))
+        self._nested = None
+
+    def pick(self, options):
+        return self.data.draw(st.sampled_from(list(options)))
+
+    def flip(self):
+        return self.data.draw(st.booleans())
+
+    def shared(self, x):
+        return self._shared(x)
+
+    def nested(self, x):
+        if self._nested is None:
+            inputs = keras.Input((WIDTH,))
+            layers = [L.Dense(WIDTH, activation=self.pick(ACTIVATIONS)), L.Dropout(0.2), L.Dense(WIDTH)]
+            if self.flip():
+                self._nested = keras.Sequential([inputs, *layers])
+            else:
+                y = layers[2](layers[1](layers[0](inputs)))
+                self._nested = keras.Model(inputs, L.Add()([inputs, y]) if self.flip() else y)
+        return self._nested(x)
+
+    def model(self):
+        inputs = [keras.Input((WIDTH,), name=name) for name in "pq"[: 1 + self.flip()]]
+        values = list(inputs)
+        for _ in range(self.data.draw(st.integers(1, 8))):
+            if self.flip() or len(values) < 2:
+                values.append(UNARY[self.pick(UNARY)](self, self.pick(values[-3:])))
+            else:
+                values.append(BINARY[self.pick(BINARY)](values[-1], self.pick(values)))
+        outputs = [L.Dense(2, name="head")(values[-1])]
+        if self.flip():
+            outputs.append(self.pick(values[len(inputs) :]))
+        if self.flip():
+            outputs = {f"out{index}": output for index, output in enumerate(outputs)}
+        structure = {tensor.name: tensor for tensor in inputs} if self.flip() else inputs
+        return randomize(keras.Model(structure, outputs))
+
+
+def _candidates(model):
+    return {site.address for site in read(model).walk() if role_of(site.operation) in (Role.LINEAR, Role.ACTIVATION)}
+
+
+def _check(data):
+    source = Composer(data).model()
+    position = data.draw(st.sampled_from(["auto", "before", "after", "none"]))
+    dropout = data.draw(st.sampled_from(["redundant", "all", "none"]))
+    copy = data.draw(st.booleans())
+    before = snapshot(source)
+    plan = kerasbn.plan(source, position=position, dropout=dropout, copy=copy)
+    note(str(plan))
+    inserted = [edit.site for edit in plan.edits if edit.kind == "insert"]
+    skipped = [skip.site for skip in plan.skips]
+    for site in _candidates(source):
+        assert (inserted + skipped).count(site) == 1, site
+    result = plan.apply()
+    inputs = random_inputs(source)
+    outputs, nudged = (
+        [np.asarray(y) for y in keras.tree.flatten(source(x, training=False))]
+        for x in (inputs, keras.tree.map_structure(lambda array: array * np.float32(1 + 1e-6), inputs))
+    )
+    amplification = 30 * max(np.max(np.abs(a - b)) for a, b in zip(outputs, nudged, strict=True))
+    assert_same_function(source, result, inputs, amplification=amplification)
+    if copy:
+        assert snapshot(source) == before
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "result.keras"
+        result.save(path)
+        assert_same_function(result, keras.models.load_model(path), inputs, tolerance=0)
+
+
+RELAXED = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True}
+
+
+@settings(max_examples=200, **RELAXED)
+@given(st.data())
+def test_random_graphs(data):
+    _check(data)
+
+
+@pytest.mark.slow
+@settings(max_examples=3000, **{**RELAXED, "derandomize": False})
+@given(st.data())
+def test_thousands_of_random_graphs(data):
+    _check(data)
