@@ -1,4 +1,4 @@
-"""Properties that hold for any graph: branches, shared layers, nesting, dicts, operations, Dropout, BN already there."""
+"""Properties of any graph: branches, shared layers, nesting, dicts, operations, Dropout, BN already there."""
 
 import tempfile
 from pathlib import Path
