@@ -181,7 +181,7 @@ def build_network(name: str) -> keras.Model:
 
 
 def weights_mib(model: keras.Model) -> float:
-    return sum(weight.numpy().nbytes for weight in model.weights) / MIB
+    return float(sum(weight.numpy().nbytes for weight in model.weights)) / MIB
 
 
 def summary_row(name: str, model: keras.Model) -> tuple[str, ...]:
