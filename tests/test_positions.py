@@ -259,6 +259,35 @@ def test_a_rule_reaches_an_activation_that_follows_no_linear_layer():
     assert {"f>f_bn", "f_bn>head"} <= wiring(result)
 
 
+def _pre_activation(merge=L.Add, project=False):
+    """Two blocks of He et al. (2016): what is added goes on as it is, and through an activation into the next block."""
+    x = inputs = keras.Input((8,), name="in")
+    x = L.Dense(8, name="stem")(x)
+    for block in "12":
+        shortcut = L.Dense(8, name=f"project{block}")(x) if project else x
+        y = L.ReLU(name=f"f{block}")(x)
+        y = L.Dense(8, activation="relu", name=f"a{block}")(y)
+        x = merge(name=f"join{block}")([shortcut, L.Dense(8, name=f"b{block}")(y)])
+    x = L.ReLU(name="f")(x)
+    return keras.Model(inputs, L.Dense(3, name="head")(x))
+
+
+@pytest.mark.parametrize("merge", [L.Add, L.Concatenate])
+def test_pre_activation_networks_are_normalized_ahead_of_the_activation_in_the_branch_alone(merge):
+    source = randomize(_pre_activation(merge))
+    result = kerasbn.rewrite(source)
+    edges = wiring(result)
+    assert {"join1>f2_bn", "f2_bn>f2", "join1>join2", "join2>f_bn", "f_bn>f", "b1>join1", "b2>join2"} <= edges
+    reasons = {skip.site: skip.reason for skip in kerasbn.plan(source).skips}
+    assert reasons["b1#0"] == reasons["b2#0"] == Reason.COVERED
+    assert_same_function(source, result)
+
+
+def test_blocks_with_projections_of_the_sum_are_normalized_behind_each_layer():
+    edges = wiring(kerasbn.rewrite(_pre_activation(project=True)))
+    assert {"b1>b1_bn", "b1_bn>join1", "join1>f2", "project2>project2_bn"} <= edges
+
+
 def _squeeze_excite():
     inputs = keras.Input((8, 8, 4), name="in")
     x = L.Conv2D(8, 3, activation="relu", name="a")(inputs)

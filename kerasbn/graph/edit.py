@@ -1,6 +1,7 @@
 """Edits of a graph: the three changes that every pass is made of.
 
-insert   v -> f(v)    behind a call site: every user of its value sees the new one
+insert   v -> f(v)    behind a call site: every user of its value sees the new one;
+                      or ahead of a call site: that one alone does
 remove   f(v) -> v    a call site with one input and one output of the same shape
 replace  f -> g       an operation, at all of its call sites
 """
@@ -11,7 +12,7 @@ import dataclasses
 import operator
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import keras
 
@@ -21,6 +22,14 @@ from kerasbn.graph.model import CallSite, Graph, LayerSpec, Operation, Value
 @dataclasses.dataclass(frozen=True, eq=False)
 class Insert:
     """Put a call of `layer` behind the call site at `address`."""
+
+    address: str
+    layer: LayerSpec
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class InsertAhead:
+    """Put a call of `layer` ahead of the call site at `address`, which has one input."""
 
     address: str
     layer: LayerSpec
@@ -41,7 +50,7 @@ class Replace:
     layer: LayerSpec
 
 
-Change: TypeAlias = Insert | Remove | Replace
+Change: TypeAlias = Insert | InsertAhead | Remove | Replace
 
 
 def apply(graph: Graph, changes: Iterable[Change]) -> Graph:
@@ -56,32 +65,32 @@ class _Editor:
     """The changes, by what they change, and the graphs inside that were edited so far."""
 
     def __init__(self, graph: Graph, changes: Iterable[Change]) -> None:
-        self._inserted: dict[str, list[LayerSpec]] = defaultdict(list)
+        self._behind: dict[str, list[LayerSpec]] = defaultdict(list)
+        self._ahead: dict[str, list[LayerSpec]] = defaultdict(list)
         self._removed: set[str] = set()
         self._replaced: dict[Operation, Operation] = {}
         self._calls: dict[LayerSpec, int] = defaultdict(int)
         for change in changes:
             match change:
                 case Insert(address, layer):
-                    self._inserted[address].append(layer)
+                    self._behind[address].append(layer)
+                case InsertAhead(address, layer):
+                    self._ahead[address].append(layer)
                 case Remove(address):
                     self._removed.add(address)
                 case Replace(operation, layer):
                     self._replaced[operation] = layer
-        missing = (self._inserted.keys() | self._removed) - graph.by_address.keys()
+        missing = (self._behind.keys() | self._ahead.keys() | self._removed) - graph.by_address.keys()
         assert not missing, f"edits of call sites that the graph does not have: {sorted(missing)}"
 
     def edited(self, graph: Graph) -> Graph:
         """The graph with the changes made; the very same one if none concerns it."""
         bypass: dict[Value, Value] = {}
 
-        def current(leaf: Any) -> Any:
-            return bypass.get(leaf, leaf) if isinstance(leaf, Value) else leaf
-
         sites: list[CallSite] = []
         for site in graph.sites:
             if bypass and any(value in bypass for value in site.inputs):
-                site = site.with_arguments(current)
+                site = site.with_arguments(bypass)
             if site.address in self._removed:
                 (bypass[site.outputs[0]],) = site.inputs
                 continue
@@ -91,7 +100,7 @@ class _Editor:
             sites += self._with_insertions(site)
         if len(sites) == len(graph.sites) and all(map(operator.is_, sites, graph.sites)):
             return graph
-        outputs = keras.tree.map_structure(current, graph.outputs)
+        outputs = keras.tree.map_structure(lambda value: bypass.get(value, value), graph.outputs)
         return dataclasses.replace(graph, sites=tuple(sites), outputs=outputs, edited=True)
 
     def _operation(self, operation: Operation) -> Operation:
@@ -100,22 +109,27 @@ class _Editor:
         return self._replaced.get(operation, operation)
 
     def _with_insertions(self, site: CallSite) -> list[CallSite]:
-        """A site and what is inserted behind it.
+        """A site and what is inserted around it.
 
-        The new layer yields the value that the users know, and the site a fresh one: so no user
+        Behind it, the new layer yields the value that the users know, and the site a fresh one: so no user
         has to be told.
         """
-        stack: list[CallSite] = []
-        for layer in self._inserted.get(site.address, ()):
+        ahead: list[CallSite] = []
+        for layer in self._ahead.get(site.address, ()):
+            (value,) = site.inputs
+            fresh = value.alike()
+            ahead.append(self._call(layer, site, value, fresh))
+            site = site.with_arguments({value: fresh})
+        behind: list[CallSite] = []
+        for layer in self._behind.get(site.address, ()):
             (value,) = site.outputs
             fresh = value.alike()
-            path = _path_beside(site, layer)
-            stack.insert(0, CallSite(layer, path, self._calls[layer], args=(fresh,), kwargs={}, outputs=(value,)))
-            self._calls[layer] += 1
+            behind.insert(0, self._call(layer, site, fresh, value))
             site = dataclasses.replace(site, outputs=(fresh,))
-        return [site, *stack]
+        return [*ahead, site, *behind]
 
-
-def _path_beside(site: CallSite, layer: LayerSpec) -> str:
-    parent, slash, _ = site.path.rpartition("/")
-    return f"{parent}{slash}{layer.name}"
+    def _call(self, layer: LayerSpec, beside: CallSite, value: Value, result: Value) -> CallSite:
+        parent, slash, _ = beside.path.rpartition("/")
+        call = self._calls[layer]
+        self._calls[layer] += 1
+        return CallSite(layer, f"{parent}{slash}{layer.name}", call, args=(value,), kwargs={}, outputs=(result,))

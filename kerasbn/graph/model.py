@@ -108,8 +108,12 @@ class CallSite:
                 return type(model)
         return type(self.operation)
 
-    def with_arguments(self, substitute: Callable[[Any], Any]) -> CallSite:
-        """The same call with `substitute` applied to each leaf of its arguments."""
+    def with_arguments(self, replacements: Mapping[Value, Value]) -> CallSite:
+        """The same call with other values among its arguments."""
+
+        def substitute(leaf: Any) -> Any:
+            return replacements.get(leaf, leaf) if isinstance(leaf, Value) else leaf
+
         return dataclasses.replace(
             self,
             args=keras.tree.map_structure(substitute, self.args),
@@ -213,13 +217,9 @@ def _written_out(graph: Graph, stands_for: dict[Value, Value], *, inside: bool) 
         stands_for: What to put in the place of the graph's values. It is filled up on the way.
         inside: Whether this is one call of a graph inside another, with values of its own.
     """
-
-    def current(leaf: Any) -> Any:
-        return stands_for.get(leaf, leaf) if isinstance(leaf, Value) else leaf
-
     for site in graph.sites:
         if any(value in stands_for for value in site.inputs):
-            site = site.with_arguments(current)
+            site = site.with_arguments(stands_for)
         if isinstance(site.operation, Graph):
             inner = site.operation
             passed = dict(zip(keras.tree.flatten(inner.inputs), _passed(site, inner), strict=False))

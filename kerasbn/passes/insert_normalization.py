@@ -22,7 +22,7 @@ import keras
 from kerasbn.catalog.linear import LINEAR, has_channel_bias
 from kerasbn.errors import OptionError
 from kerasbn.graph.clone import constructor_arguments, spec_of
-from kerasbn.graph.edit import Change, Insert, Replace
+from kerasbn.graph.edit import Change, Insert, InsertAhead, Replace
 from kerasbn.graph.model import Graph, LayerSpec, Operation
 from kerasbn.layers import BatchNormalization
 from kerasbn.options import Options
@@ -49,7 +49,8 @@ def insert_normalization(graph: Graph, placements: Placements, names: Names, opt
         for place in places:
             if spec is None or options.shared == "per_call":
                 spec = _normalization(prototype, layer, place, names, options.preserve, bias)
-            changes.append(Insert(place.site.address, spec))
+            insert = InsertAhead if place.ahead else Insert
+            changes.append(insert(place.site.address, spec))
             edits.append(
                 Edit(
                     site=place.site.address,

@@ -22,7 +22,7 @@ from kerasbn.catalog.activations import PLACING
 from kerasbn.catalog.linear import LINEAR
 from kerasbn.catalog.roles import Role, activation_name
 from kerasbn.errors import OptionError
-from kerasbn.graph.model import CallSite, Graph
+from kerasbn.graph.model import CallSite, Graph, Value
 from kerasbn.options import Options, RulePosition
 from kerasbn.passes.proposal import Reason, Skip
 from kerasbn.passes.surroundings import Surroundings
@@ -33,7 +33,8 @@ class Place:
     """A place for one normalization.
 
     Attributes:
-        site: The call site that it goes right behind.
+        site: The call site that it goes right behind, or ahead of.
+        ahead: Whether it goes ahead of the site, and acts on what that site sees alone.
         serves: The call site of the layer that it is named after and takes its type from.
         position: Whether that is before or after the activation.
         axis: The axis of the channels there.
@@ -45,6 +46,7 @@ class Place:
     position: str
     axis: int
     detail: str
+    ahead: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,10 +172,15 @@ class _Placer:
             return _Refusal(Reason.SELF_NORMALIZING, "selu normalizes by itself")
         if site in self._around.gates:
             return _Refusal(Reason.SQUEEZE_EXCITE, "computes a gate over the channels")
-        if any(self._around.role(user) is Role.ATTENTION for user in self._around.next_sites(site)):
+        behind = self._around.next_sites(site)
+        if any(self._around.role(user) is Role.ATTENTION for user in behind):
             return _Refusal(Reason.ATTENTION, "yields what an attention multiplies")
+        if behind and all(self._around.role(user) is Role.OTHER and _joins(user) for user in behind):
+            return _Refusal(Reason.OPAQUE, f"joins others in {behind[0].address}, which is not looked into")
         if self._around.is_normalized(site):
             return _Refusal(Reason.NORMALIZED, "its block is normalized already")
+        if self._options.position in ("auto", "before") and self._around.joins_trunk(site):
+            return _Refusal(Reason.COVERED, "the sum is normalized ahead of each activation")
         return None
 
     def _automatic(self, block: _Block) -> str | _Refusal:
@@ -223,6 +230,11 @@ class _Placer:
             if producer is not None:
                 self._add(producer, serves=site, position=rule, detail=_described(rule, (site.path,)))
                 return
+        position = rule or self._options.position
+        name = activation_name(cast("keras.Operation", site.operation)) or activations.UNKNOWN
+        if position in ("auto", "before") and self._pre_activates(site, name):
+            self._add(site, serves=site, position="before", detail=f"before {name}, in the branch alone", ahead=True)
+            return
         if rule in ("skip", "none"):
             refusal = _Refusal(Reason.RULE, f'a rule says "{rule}"')
         elif self._options.position == "none":
@@ -233,8 +245,16 @@ class _Placer:
             refusal = _Refusal(Reason.NOT_AFTER_LINEAR, "does not follow a linear layer")
         self._skips[site.address] = refusal
 
-    def _add(self, site: CallSite, *, serves: CallSite, position: str, detail: str) -> None:
-        self._places[site.address] = Place(site, serves, position, self._channel_axis(site), detail)
+    def _pre_activates(self, site: CallSite, name: str) -> bool:
+        return (
+            site in self._around.pre_activations
+            and PLACING.get(name, "before") == "before"
+            and not self._around.comes_from_normalization(site)
+            and not self._around.is_head(site)
+        )
+
+    def _add(self, site: CallSite, *, serves: CallSite, position: str, detail: str, ahead: bool = False) -> None:
+        self._places[site.address] = Place(site, serves, position, self._channel_axis(site), detail, ahead)
 
     def _channel_axis(self, site: CallSite) -> int:
         """The axis of the channels in a site's output: that of the linear layer behind it, else the last one."""
@@ -244,6 +264,11 @@ class _Placer:
                 return -1
             site = producer
         return LINEAR[site.operation_type].channel_axis(site.operation) or -1
+
+
+def _joins(site: CallSite) -> bool:
+    """Whether a site takes several values, a mask aside."""
+    return sum(isinstance(leaf, Value) for leaf in keras.tree.flatten(site.args)) > 1
 
 
 def _described(position: str, names: tuple[str, ...]) -> str:

@@ -26,7 +26,10 @@ def split_activation(graph: Graph, placements: Placements, names: Names) -> Prop
     first = {
         place.site.operation: place.site
         for place in reversed(placements.places)
-        if place.position == "before" and place.site is place.serves and _built_in(place) != activations.LINEAR
+        if place.position == "before"
+        and place.site is place.serves
+        and not place.ahead
+        and _built_in(place) != activations.LINEAR
     }
     for operation, site in reversed(first.items()):
         layer = cast("keras.layers.Layer", operation)

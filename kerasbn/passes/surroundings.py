@@ -23,6 +23,8 @@ class Surroundings:
         self._from_normalization = self._coming_from(NORMALIZING, through=PER_CHANNEL)
         self.gates = frozenset(self._find_gates())
         self.tied = frozenset(self._find_tied())
+        self._trunk = self._find_trunk()
+        self.pre_activations = frozenset(self._find_pre_activations())
 
     def role(self, site: CallSite) -> Role:
         """The role of the operation that is called."""
@@ -41,6 +43,11 @@ class Surroundings:
     def comes_from_normalization(self, site: CallSite) -> bool:
         """Whether a site acts on what a normalization yields, perhaps pooled or rearranged."""
         return any(value in self._from_normalization for value in site.inputs)
+
+    def joins_trunk(self, site: CallSite) -> bool:
+        """Whether a site's value goes nowhere but into the sums of a pre-activation network."""
+        behind = self.next_sites(site)
+        return bool(behind) and all(user in self._trunk for user in behind)
 
     def next_sites(self, site: CallSite) -> tuple[CallSite, ...]:
         """The first sites behind a site that do more than pool or rearrange its values."""
@@ -86,6 +93,40 @@ class Surroundings:
             if role in sources or (role in through and not found.isdisjoint(site.inputs)):
                 found.update(site.outputs)
         return found
+
+    def _find_trunk(self) -> set[CallSite]:
+        """The merging sites of pre-activation networks (He et al., 2016; DenseNet).
+
+        There, what a sum or a concatenation yields goes on to the next one as it is, and through an
+        activation into the layers of the next block, never into a layer without. In the networks
+        that activate behind the sum, the next sum takes the activated value.
+        """
+        trunk: set[CallSite] = set()
+        for connected in self._connected_merges():
+            behind = {site: [self.role(user) for user in self.next_sites(site)] for site in connected}
+            if (
+                any(Role.ACTIVATION in roles and Role.MERGE in roles for roles in behind.values())
+                and not any(Role.LINEAR in roles for roles in behind.values())
+                and len({site.operation_type for site in connected}) == 1
+            ):
+                trunk |= connected
+        return trunk
+
+    def _connected_merges(self) -> list[set[CallSite]]:
+        """The merging sites, grouped by which feed one another without anything but pooling in between."""
+        groups: dict[CallSite, set[CallSite]] = {}
+        for site in self.graph.sites:
+            if self.role(site) is Role.MERGE:
+                group = groups.setdefault(site, {site})
+                for user in self.next_sites(site):
+                    if self.role(user) is Role.MERGE:
+                        group |= groups.get(user, {user})
+                        groups.update(dict.fromkeys(group, group))
+        return list({id(group): group for group in groups.values()}.values())
+
+    def _find_pre_activations(self) -> Iterator[CallSite]:
+        for site in self._trunk:
+            yield from (user for user in self.next_sites(site) if self.role(user) is Role.ACTIVATION)
 
     def _find_gates(self) -> Iterator[CallSite]:
         """The linear sites between a global pooling and the product that its outcome scales."""

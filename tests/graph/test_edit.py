@@ -4,7 +4,7 @@ import keras
 import pytest
 from keras import layers as L
 
-from kerasbn.graph.edit import Insert, Remove, Replace, apply
+from kerasbn.graph.edit import Insert, InsertAhead, Remove, Replace, apply
 from kerasbn.graph.model import LayerSpec
 from kerasbn.graph.read import read
 
@@ -55,6 +55,11 @@ CASES = {
     "two at one site, the last nearest": (
         [Insert("a#0", F), Insert("a#0", G)],
         {"a#0": ["in"], "g#0": ["a#0"], "f#0": ["g#0"], "d#0": ["f#0"], "a#1": ["d#0"]},
+        ["a#1", "d#0"],
+    ),
+    "insert ahead": (
+        [InsertAhead("a#1", F)],
+        {"a#0": ["in"], "d#0": ["a#0"], "f#0": ["d#0"], "a#1": ["f#0"]},
         ["a#1", "d#0"],
     ),
     "remove": ([Remove("d#0")], {"a#0": ["in"], "a#1": ["a#0"]}, ["a#1", "a#0"]),
