@@ -257,6 +257,8 @@ def test_rules(case):
 def test_a_rule_reaches_an_activation_that_follows_no_linear_layer():
     result = kerasbn.rewrite(randomize(_residual()), rules=[("f", "after")])
     assert {"f>f_bn", "f_bn>head"} <= wiring(result)
+    result = kerasbn.rewrite(randomize(_residual()), rules=[("f", "before")])
+    assert {"add>f_bn", "f_bn>f", "f>head"} <= wiring(result)
 
 
 def _pre_activation(merge=L.Add, project=False):

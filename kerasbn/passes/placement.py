@@ -225,33 +225,32 @@ class _Placer:
 
     def _settle_free_activation(self, site: CallSite) -> None:
         rule = self._rule(site.path)
-        if rule in ("before", "after"):
-            producer = self._graph.producers.get(site.inputs[0]) if rule == "before" else site
-            if producer is not None:
-                self._add(producer, serves=site, position=rule, detail=_described(rule, (site.path,)))
-                return
-        position = rule or self._options.position
         name = activation_name(cast("keras.Operation", site.operation)) or activations.UNKNOWN
-        if position in ("auto", "before") and self._pre_activates(site, name):
-            self._add(site, serves=site, position="before", detail=f"before {name}, in the branch alone", ahead=True)
-            return
-        if rule in ("skip", "none"):
-            refusal = _Refusal(Reason.RULE, f'a rule says "{rule}"')
-        elif self._options.position == "none":
-            refusal = _Refusal(Reason.POSITION, 'position="none"')
-        elif self._around.comes_from_normalization(site):
-            refusal = _Refusal(Reason.NORMALIZED, "what it acts on is normalized already")
+        ahead = rule == "before" or (rule in (None, "auto") and self._pre_activates(site, name))
+        if ahead:
+            self._add(site, serves=site, position="before", detail=f"before {name}, in its branch alone", ahead=True)
+        elif rule == "after":
+            self._add(site, serves=site, position="after", detail=_described("after", (name,)))
         else:
-            refusal = _Refusal(Reason.NOT_AFTER_LINEAR, "does not follow a linear layer")
-        self._skips[site.address] = refusal
+            self._skips[site.address] = self._why_free_activation_is_left(site, rule)
 
     def _pre_activates(self, site: CallSite, name: str) -> bool:
         return (
-            site in self._around.pre_activations
+            self._options.position in ("auto", "before")
+            and site in self._around.pre_activations
             and PLACING.get(name, "before") == "before"
             and not self._around.comes_from_normalization(site)
             and not self._around.is_head(site)
         )
+
+    def _why_free_activation_is_left(self, site: CallSite, rule: RulePosition | None) -> _Refusal:
+        if rule in ("skip", "none"):
+            return _Refusal(Reason.RULE, f'a rule says "{rule}"')
+        if self._options.position == "none":
+            return _Refusal(Reason.POSITION, 'position="none"')
+        if self._around.comes_from_normalization(site):
+            return _Refusal(Reason.NORMALIZED, "what it acts on is normalized already")
+        return _Refusal(Reason.NOT_AFTER_LINEAR, "does not follow a linear layer")
 
     def _add(self, site: CallSite, *, serves: CallSite, position: str, detail: str, ahead: bool = False) -> None:
         self._places[site.address] = Place(site, serves, position, self._channel_axis(site), detail, ahead)
