@@ -38,6 +38,11 @@ def own_behaviour(model: keras.Model) -> list[str]:
     return [name for name in _BEHAVIOUR if getattr(type(model), name) is not getattr(base, name)]
 
 
+def is_graph(model: keras.Model) -> bool:
+    """Whether calling a model runs the graph that Keras keeps for it, and nothing else."""
+    return functional_of(model) is not None and "call" not in own_behaviour(model)
+
+
 def is_constructed_from_tensors(kind: type[keras.Model]) -> bool:
     """Whether a class of models is made as `kind(inputs, outputs, name=...)`, so that its instances save and load."""
     return kind is not keras.Sequential and bool(functional_like_constructor(kind))

@@ -120,6 +120,29 @@ def test_models_that_need_no_change_are_reused_without_copy():
     assert result.get_layer("encoder") is source.get_layer("encoder")
 
 
+@keras.saving.register_keras_serializable()
+class Subclassed(keras.Model):
+    """Computes what no graph tells."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = L.Dense(6, activation="relu")
+
+    def call(self, inputs):
+        return self.dense(inputs) * 2.0
+
+
+def test_a_subclassed_model_inside_is_not_looked_into():
+    inputs = keras.Input((6,), name="in")
+    x = Subclassed(name="own")(L.Dense(6, activation="relu", name="a")(inputs))
+    source = randomize(keras.Model(inputs, L.Dense(2, name="head")(x)))
+    plan = kerasbn.plan(source)
+    assert {skip.site: skip.reason for skip in plan.skips}["own#0"] == Reason.OPAQUE
+    result = plan.apply()
+    assert result.get_layer("own") is not source.get_layer("own")
+    assert_same_function(source, result)
+
+
 def test_dropout_inside():
     inputs = keras.Input((6,), name="in")
     noise = keras.Sequential([keras.Input((6,)), L.Dropout(0.5, name="d")], name="noise")

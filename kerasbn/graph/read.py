@@ -15,6 +15,8 @@ from kerasbn.graph.model import CallSite, Graph, Value
 def read(model: keras.Model) -> Graph:
     """Read a Sequential or Functional model, and the models inside it.
 
+    A subclassed model inside is a layer like any other, not looked into.
+
     Raises:
         UnsupportedModelError: for a model of another kind, and one that was not built yet.
     """
@@ -39,7 +41,7 @@ def _read(model: keras.Model, prefix: str, known: dict[int, Graph]) -> Graph:
     for call in recorded:
         path = prefix + call.operation.name
         operation = call.operation
-        if isinstance(operation, keras.Model):
+        if isinstance(operation, keras.Model) and _keras.is_graph(operation):
             if id(operation) not in known:
                 known[id(operation)] = _read(operation, f"{path}/", known)
             operation = known[id(operation)]
