@@ -6,6 +6,7 @@ PYTHON ?= python3.13 python3.12 python3.11 python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+LOWEST := .venv-lowest
 
 export TF_CPP_MIN_LOG_LEVEL := 3
 
@@ -15,10 +16,10 @@ NO_PYTHON := kerasbn needs Python 3.11, 3.12 or 3.13 with its venv module, as Ke
 	none found among: $(PYTHON). Choose one with: make PYTHON=/path/to/python3.12
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types unit test-slow bench clean
+.PHONY: help demo test lint types unit test-slow test-lowest bench clean
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: $(INSTALLED) ## Train with and without batch normalization, export, compare
 	@$(BIN)/python examples/demo.py
@@ -38,6 +39,12 @@ unit: $(INSTALLED) ## Tests, but for the slow ones
 
 test-slow: $(INSTALLED) ## The tests that take minutes
 	@$(BIN)/pytest -n 2 -m slow
+
+test-lowest: $(INSTALLED) ## The tests on the oldest packages that pyproject.toml admits (Python 3.11)
+	@$(BIN)/python -m venv --clear $(LOWEST)
+	@$(LOWEST)/bin/pip install --quiet --disable-pip-version-check uv
+	@$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e '.[dev]'
+	@$(LOWEST)/bin/pytest -n 2
 
 bench: $(INSTALLED) ## Measure speed
 	@for script in tools/bench_*.py; do $(BIN)/python "$$script" || exit; done
