@@ -6,7 +6,6 @@ Written against Keras 3.14 and 3.15. Each function says what it relies on.
 from __future__ import annotations
 
 import contextlib
-import copy
 import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -109,8 +108,12 @@ def wire(operation: keras.Operation, args: Any, kwargs: Any, specs: list[keras.K
 
 
 def detached(operation: keras.Operation) -> keras.Operation:
-    """A copy of an operation without weights, with no call recorded yet."""
-    twin = copy.copy(operation)
+    """A copy of an operation without weights, with no call recorded yet.
+
+    Not by `copy.copy`: Keras makes that a whole save and load, which not every operation survives.
+    """
+    twin = object.__new__(type(operation))
+    twin.__dict__.update(operation.__dict__)
     twin._inbound_nodes = []
     twin._outbound_nodes = []
     return twin

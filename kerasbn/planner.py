@@ -183,7 +183,8 @@ def rewrite(model: keras.Model, **options: Any) -> keras.Model:
         shared: `"per_call"`, a layer that is called k times gets k normalizations, or `"shared"`,
             it gets one. Defaults to `"per_call"`.
         copy: Whether the result owns copies of all layers and weights. `False` reuses the layers
-            that need no change, weights and all: training one model trains the other. Defaults to
+            that need no change, weights and all: training one model trains the other, and Keras
+            records the new calls on the source's layers for as long as these live. Defaults to
             `True`.
 
     Returns:

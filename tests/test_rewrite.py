@@ -84,6 +84,27 @@ class NoConfig(L.Layer):
         return keras.ops.matmul(inputs, self.matrix)
 
 
+class Scaled(keras.Operation):
+    """An operation that cannot be saved."""
+
+    def __init__(self, matrix):
+        super().__init__()
+        self.matrix = matrix
+
+    def call(self, x):
+        return x * self.matrix
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype)
+
+
+def test_an_operation_that_cannot_be_saved_is_copied():
+    inputs = keras.Input((12,), name="in")
+    x = Scaled(np.arange(8, dtype="float32"))(L.Dense(8, activation="relu", name="a")(inputs))
+    source = randomize(keras.Model(inputs, L.Dense(2, name="head")(x)))
+    assert_same_function(source, kerasbn.rewrite(source))
+
+
 def test_a_layer_that_cannot_be_rebuilt_is_reused_or_refused():
     source = sequential(L.Dense(8, activation="relu", name="a"), NoConfig(np.eye(8, dtype="float32"), name="odd"))
     with pytest.raises(kerasbn.UnsupportedModelError, match=r"'odd'.*copy=False"):

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from kerasbn.planner import Plan
 
 
+_WIDE = 4096  # paths are never cut, not in a narrow terminal and not in a file
+
+
 @dataclasses.dataclass(frozen=True)
 class Job:
     """One run of the command; the attributes are its arguments."""
@@ -81,6 +84,8 @@ class Job:
 
         from kerasbn.planner import plan
 
+        if self.unsafe:
+            keras.config.enable_unsafe_deserialization()  # a Lambda layer is copied through its code
         return plan(
             source,
             position=self.position,
@@ -128,7 +133,7 @@ class Job:
             return
         if self.quiet and not self.dry_run:
             return
-        console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+        console = Console(width=_WIDE, highlight=False, soft_wrap=True, markup=False, emoji=False)
         console.print(str(plan) if self.dry_run or self.verbose else _summary(plan))
         if reports:
             console.print(_table_of(reports))

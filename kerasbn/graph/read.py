@@ -33,9 +33,9 @@ def _read(model: keras.Model, prefix: str, known: dict[int, Graph]) -> Graph:
         return values.setdefault(id(tensor), Value(tensor))
 
     recorded = _keras.recorded_calls(functional)
-    order: dict[int, list[int]] = defaultdict(list)
-    for call in recorded:
-        order[id(call.operation)].append(_keras.call_order(call.outputs[0]))
+    numbers: dict[int, dict[int, int]] = defaultdict(dict)
+    for order, identity in sorted((_keras.call_order(call.outputs[0]), id(call.operation)) for call in recorded):
+        numbers[identity][order] = len(numbers[identity])
 
     sites = []
     for call in recorded:
@@ -49,7 +49,7 @@ def _read(model: keras.Model, prefix: str, known: dict[int, Graph]) -> Graph:
             CallSite(
                 operation=operation,
                 path=path,
-                call=sorted(order[id(call.operation)]).index(_keras.call_order(call.outputs[0])),
+                call=numbers[id(call.operation)][_keras.call_order(call.outputs[0])],
                 args=keras.tree.map_structure(value_of, call.args),
                 kwargs=keras.tree.map_structure(value_of, call.kwargs),
                 outputs=tuple(value_of(tensor) for tensor in call.outputs),

@@ -1,0 +1,313 @@
+"""The command in this process: what it takes, what it says, and what it leaves on the disk."""
+
+import json
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import kerasbn
+from kerasbn import planner
+from kerasbn.cli import job, main
+from kerasbn.exporters import onnx_file
+from tests.exporters.cases import assert_serves
+from tests.helpers import assert_same_function, names, randomize
+
+
+def _model():
+    return randomize(
+        keras.Sequential(
+            [
+                keras.Input((6,), name="x"),
+                layers.Dense(8, activation="relu", name="a"),
+                layers.Dropout(0.5, name="drop"),
+                layers.Dense(8, activation="tanh", name="b"),
+                layers.Dense(3, name="y"),
+            ],
+            name="net",
+        )
+    )
+
+
+class _Unregistered(layers.Layer):
+    def call(self, inputs):
+        return inputs
+
+
+def _strings():
+    inputs = keras.Input((1,), dtype="string")
+    indices = layers.StringLookup(vocabulary=["a", "b"], name="lookup")(inputs)
+    return keras.Model(inputs, layers.Dense(2)(layers.Flatten()(layers.Embedding(9, 3)(indices))))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Models of all kinds, and things that are none."""
+    folder = tmp_path_factory.mktemp("models")
+    model = _model()
+    model.save(folder / "plain.keras")
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    model.save(folder / "m.keras")
+    model.save(folder / "m.h5")
+    keras.Sequential([*model.layers[:1], layers.Lambda(lambda x: 2 * x)]).save(folder / "lambda.keras")
+    keras.Sequential([*model.layers[:1], _Unregistered()]).save(folder / "custom.keras")
+    keras.Sequential([layers.Dense(2)], name="raw").save(folder / "raw.keras")
+    _strings().save(folder / "strings.keras")
+    (folder / "text.keras").write_text("not a model")
+    (folder / "short.keras").write_bytes((folder / "m.keras").read_bytes()[:5000])
+    (folder / "old.onnx").write_text("old")
+    (folder / "stuff").mkdir()
+    (folder / "stuff" / "precious").write_text("precious")
+    (folder / "saved").mkdir()
+    (folder / "saved" / "saved_model.pb").write_text("old")
+    (folder / "saved" / "m.keras").write_bytes((folder / "m.keras").read_bytes())
+    return folder
+
+
+@pytest.fixture
+def command(folder, monkeypatch, capsys):
+    """Run the command in the folder: its exit status, what it prints, and its lines on stderr."""
+    monkeypatch.chdir(folder)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["kerasbn-rewrite", *map(str, arguments)])
+        status = main._status()
+        out, err = capsys.readouterr()
+        return status, out, [line for line in err.splitlines() if line.strip()]
+
+    return run
+
+
+def _content(folder):
+    return {str(path.relative_to(folder)): path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+
+
+# Arguments, and a part of the message.
+BAD = {
+    "no arguments": ("", "MODEL"),
+    "no output": ("m.keras", "-o"),
+    "missing": ("missing.keras -o a.keras", "'missing.keras' does not exist"),
+    "folder": ("stuff -o a.keras", "folder"),
+    "other suffix": ("old.onnx -o a.keras", ".onnx"),
+    "text": ("text.keras -o a.keras", "'text.keras' is not a .keras archive"),
+    "cut short": ("short.keras -o a.keras", "cut short"),
+    "code": ("lambda.keras -o a.keras", "--unsafe"),
+    "custom layer": ("custom.keras -o a.keras", "'_Unregistered'"),
+    "not built": ("raw.keras -o a.keras", "'raw'"),
+    "exists": ("m.keras -o old.onnx", "--force"),
+    "second exists": ("m.keras -o a.keras -o old.onnx", "--force"),
+    "exists, dry": ("m.keras -o old.onnx --dry-run", "--force"),
+    "folder of something else": ("m.keras -o stuff --force", "other than a SavedModel"),
+    "this folder": ("m.keras -o . --force", "'.'"),
+    "the model itself": ("m.keras -o m.keras --force", "never touched"),
+    "the model by another path": ("m.keras -o stuff/../m.keras --force", "never touched"),
+    "the model's folder": ("saved/m.keras -o saved --force", "never touched"),
+    "twice": ("m.keras -o a.keras -o a.keras", "twice"),
+    "twice by another path": ("m.keras -o a.keras -o ./stuff/../a.keras", "twice"),
+    "one in another": ("m.keras -o saved -o saved/a.keras --force", "lies in another"),
+    "unknown suffix": ("m.keras -o a.pb", "'.pb'"),
+    "missing folder": ("m.keras -o missing/a.keras", "'missing' does not exist"),
+    "unknown position": ("m.keras -o a.keras --position middle", "'--position'"),
+    "unknown norm": ("m.keras -o a.keras --norm layer", "'--norm'"),
+    "unknown dropout": ("m.keras -o a.keras --dropout some", "'--dropout'"),
+    "unknown option": ("m.keras -o a.keras --speed", "--speed"),
+    "malformed rule": ("m.keras -o a.keras --rule a", "GLOB=POSITION"),
+    "rule without a glob": ("m.keras -o a.keras --rule =after", "GLOB=POSITION"),
+    "rule to nowhere": ("m.keras -o a.keras --rule a=middle", "GLOB=POSITION"),
+    "rule for nothing": ("m.keras -o a.keras --rule nothing*=after", "'nothing*' matches no layer"),
+    "negative rate": ("m.keras -o a.keras --lr-scale -1", "'--lr-scale'"),
+    "rate of nothing": ("m.keras -o a.keras --lr-scale nan", "nan"),
+    "rate without an optimizer": ("plain.keras -o a.keras --lr-scale 5", "learning_rate_scale"),
+    "opset": ("m.keras -o a.onnx --opset 19", "'--opset'"),
+    "strings, verified": ("strings.keras -o a.keras", "--no-verify"),
+    "strings to serving": ("strings.keras -o a.onnx --no-verify", "'lookup'"),
+    "strings to serving, after another": ("strings.keras -o a.keras -o a --no-verify", "'lookup'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input(case, command, folder):
+    arguments, message = BAD[case]
+    before = _content(folder)
+    status, out, errors = command(*arguments.split())
+    assert (status, out) == (2, "")
+    assert len(errors) == 1
+    assert errors[0].startswith("kerasbn-rewrite: ")
+    assert message in errors[0]
+    assert _content(folder) == before
+
+
+def test_what_is_our_own_fault_is_one_line_too(command, monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("\x1b[1mone\x1b[0m\ntwo")
+
+    monkeypatch.setattr(job, "load", broken)
+    status, out, errors = command("m.keras", "--dry-run")
+    assert (status, out) == (2, "")
+    assert errors == ["kerasbn-rewrite: RuntimeError: one two Please report this, with what -v prints."]
+    with pytest.raises(RuntimeError):
+        command("m.keras", "--dry-run", "-v")
+
+
+OUTPUTS = ("new.keras", "new.onnx", "new")
+
+
+@pytest.mark.parametrize("model", ["m.keras", "m.h5"])
+def test_several_outputs(model, command, folder, tmp_path):
+    source = keras.models.load_model(folder / "m.keras")
+    before = _content(folder)
+    status, out, errors = command(model, *(part for output in OUTPUTS for part in ("-o", tmp_path / output)))
+    assert (status, errors) == (0, [])
+    assert _content(folder) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(OUTPUTS)
+    for output in OUTPUTS:
+        assert output in out
+        assert_serves(tmp_path / output, source, ["x"], ["y"])
+    rewritten = keras.models.load_model(tmp_path / "new.keras")
+    assert names(rewritten) == names(kerasbn.rewrite(source))
+    assert type(rewritten.get_layer("a_bn")) is kerasbn.layers.BatchNormalization
+
+
+# Options, and the layers of the model that is written.
+OPTIONS = {
+    "": "a a_bn a_activation b b_bn y",
+    "--position before": "a a_bn a_activation b b_bn b_activation y",
+    "--position after": "a a_bn b b_bn y",
+    "--position none": "a drop b y",
+    "--dropout none": "a a_bn a_activation drop b b_bn y",
+    "--dropout all --position none": "a b y",
+    "--rule a=skip": "a b b_bn y",
+    "--rule a=after --rule *=skip": "a a_bn drop b y",
+    "--norm keras": "a a_bn a_activation b b_bn y",
+    "--lr-scale 5": "a a_bn a_activation b b_bn y",
+    "--no-preserve": "a a_bn a_activation b b_bn y",
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_options(options, command, folder, tmp_path):
+    status, _, errors = command("m.keras", "-o", tmp_path / "new.keras", *options.split())
+    assert (status, errors) == (0, [])
+    written = keras.models.load_model(tmp_path / "new.keras")
+    assert names(written) == OPTIONS[options]
+    normalization = keras.layers.BatchNormalization if "keras" in options else kerasbn.layers.BatchNormalization
+    assert {type(layer) for layer in written.layers if layer.name.endswith("_bn")} <= {normalization}
+    np.testing.assert_allclose(written.optimizer.learning_rate, 0.5 if "--lr-scale" in options else 0.1)
+    if "--no-preserve" not in options:
+        assert_same_function(keras.models.load_model(folder / "m.keras"), written)
+
+
+def test_force(command, tmp_path):
+    for output in OUTPUTS:
+        status, _, _ = command("m.keras", "-q", "--no-verify", "-o", tmp_path / output, "--position", "none")
+        assert status == 0
+    before = _content(tmp_path)
+    status, _, errors = command("m.keras", "--force", *(part for name in OUTPUTS for part in ("-o", tmp_path / name)))
+    assert (status, errors) == (0, [])
+    after = _content(tmp_path)
+    assert after.keys() == before.keys()
+    assert all(after[name] != before[name] for name in ("new.keras", "new.onnx", "new/saved_model.pb"))
+
+
+def test_dry_run(command, folder, tmp_path):
+    before = _content(folder)
+    status, out, errors = command("m.keras", "--dry-run", "-o", tmp_path / "new.onnx")
+    assert (status, errors) == (0, [])
+    assert out.strip() == str(kerasbn.plan(keras.models.load_model(folder / "m.keras")))
+    assert _content(folder) == before
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options", ["", "-q", "-v"])
+def test_json(options, command, folder, tmp_path):
+    status, out, _ = command("m.keras", "--json", "-o", tmp_path / "new.onnx", *options.split())
+    report = json.loads(out)
+    assert status == 0
+    assert report["plan"] == json.loads(json.dumps(kerasbn.plan(keras.models.load_model(folder / "m.keras")).to_dict()))
+    (output,) = report["outputs"]
+    assert output["path"] == str(tmp_path / "new.onnx")
+    assert output["bytes"] == (tmp_path / "new.onnx").stat().st_size
+    assert 0 <= output["max_error"] <= 1e-4
+
+
+def test_json_of_a_dry_run(command):
+    status, out, _ = command("m.keras", "--json", "--dry-run")
+    assert status == 0
+    assert json.loads(out)["outputs"] == []
+    assert json.loads(out)["plan"]["model"] == "net"
+
+
+def test_quiet(command, tmp_path):
+    assert command("m.keras", "-q", "-o", tmp_path / "new.keras") == (0, "", [])
+
+
+def test_verbose_prints_the_plan(command, folder, tmp_path):
+    _, out, _ = command("m.keras", "-v", "--no-verify", "-o", tmp_path / "new.keras")
+    assert str(kerasbn.plan(keras.models.load_model(folder / "m.keras"))) in out
+    assert out.split()[-1] == "no"
+
+
+def test_paths_are_printed_as_they_are(command, tmp_path):
+    (tmp_path / "a[").mkdir()
+    path = tmp_path / "a[" / "]:smile:[red].keras"
+    status, out, _ = command("m.keras", "-o", path)
+    assert status == 0
+    assert str(path) in out
+
+
+def _running_wrong(path):
+    return lambda inputs: {"y": np.zeros((len(inputs["x"]), 3))}
+
+
+def _changed(plan):
+    model = _APPLY(plan)
+    model.get_layer("y").bias.assign_add([0.0, 0.0, 1.0])
+    return model
+
+
+def _interrupted(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
+_APPLY = planner.Plan.apply
+
+# What to break, by what, the exit status, and a part of the message.
+FAILURES = {
+    "the written model": (onnx_file, "runner", _running_wrong, 1, "new.onnx"),
+    "the rewritten model": (planner.Plan, "apply", _changed, 1, "the rewritten model"),
+    "interrupted while reading": (job, "load", _interrupted, 130, "interrupted"),
+    "interrupted while writing": (onnx_file, "write", _interrupted, 130, "interrupted"),
+}
+
+
+@pytest.mark.parametrize("old", [True, False])
+@pytest.mark.parametrize("case", FAILURES)
+def test_failures_leave_the_old_files(case, old, command, folder, tmp_path, monkeypatch):
+    if old:
+        (tmp_path / "new.keras").write_text("old")
+        (tmp_path / "new.onnx").write_text("old")
+    before = _content(folder), _content(tmp_path)
+    broken, attribute, stand_in, expected, message = FAILURES[case]
+    monkeypatch.setattr(broken, attribute, stand_in)
+    status, out, errors = command("m.keras", "--force", *("-o", tmp_path / "new.keras", "-o", tmp_path / "new.onnx"))
+    assert (status, out) == (expected, "")
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert (_content(folder), _content(tmp_path)) == before
+
+
+def test_what_is_not_verified_is_not_checked(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_file, "runner", _running_wrong)
+    status, out, _ = command("m.keras", "--no-verify", "-o", tmp_path / "new.onnx")
+    assert status == 0
+    assert out.split()[-1] == "no"
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_other_precisions(policy, command, tmp_path):
+    model = keras.Sequential([keras.Input((6,)), *(layers.Dense(8, "relu", dtype=policy) for _ in range(3))])
+    randomize(model).save(tmp_path / "half.keras")
+    status, _, errors = command(tmp_path / "half.keras", "-o", tmp_path / "new.keras", "-o", tmp_path / "new.onnx")
+    assert (status, errors) == (0, [])

@@ -1,0 +1,120 @@
+"""The command as a process of its own: exit status, both streams, and what it imports."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from tests.helpers import inference, random_inputs, randomize
+
+_RUN = "from kerasbn.cli.main import run; run()"
+_ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "KERAS_", "CUDA_"))}
+
+
+def _python(code, *arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], cwd=cwd, env=_ENVIRONMENT, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    dense = layers.Dense(8, activation="relu", name="a")
+    model = keras.Sequential([keras.Input((6,), name="x"), dense, layers.Dense(3, name="y")])
+    randomize(model).save(folder / "m.keras")
+    model = keras.Sequential([keras.Input((6,)), dense, layers.Lambda(lambda x: 2 * x), layers.Dense(3)])
+    model.save(folder / "lambda.keras")
+    (folder / "text.keras").write_text("not a model")
+    return folder
+
+
+_LAZY = """
+import sys
+from kerasbn.cli.main import _status
+status = _status()
+assert not {"tensorflow", "keras", "numpy", "onnx", "tf2onnx"} & set(sys.modules), sorted(sys.modules)
+sys.exit(status)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "stream", "text"),
+    [
+        ("--help", 0, "stdout", "MODEL"),
+        ("-h", 0, "stdout", "--position"),
+        ("--version", 0, "stdout", "kerasbn-rewrite, version "),
+        ("missing.keras -o new.keras", 2, "stderr", "kerasbn-rewrite: 'missing.keras' does not exist"),
+        ("text.keras -o new.keras", 2, "stderr", "kerasbn-rewrite: 'text.keras' is not a .keras archive"),
+        ("m.keras -o m.keras --force", 2, "stderr", "kerasbn-rewrite: Output 'm.keras' is the model itself"),
+        ("m.keras -o new.keras --position middle", 2, "stderr", "kerasbn-rewrite: Invalid value for '--position'"),
+    ],
+)
+def test_answers_without_tensorflow(arguments, status, stream, text, folder):
+    process = _python(_LAZY, *arguments.split(), cwd=folder)
+    assert process.returncode == status
+    streams = {"stdout": process.stdout, "stderr": process.stderr}
+    assert text in streams.pop(stream)
+    assert set(streams.values()) == {""}
+    assert not (folder / "new.keras").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [("lambda.keras -o new.onnx", "--unsafe"), ("m.keras -o new.onnx --rule nothing=after", "matches no layer")],
+)
+def test_one_line_in_spite_of_tensorflow(arguments, text, folder):
+    process = _python(_RUN, *arguments.split(), cwd=folder)
+    assert (process.returncode, process.stdout) == (2, "")
+    (line,) = process.stderr.splitlines()
+    assert line.startswith("kerasbn-rewrite: ")
+    assert text in line
+    assert not (folder / "new.onnx").exists()
+
+
+def test_code_that_is_trusted(folder, tmp_path):
+    outputs = [tmp_path / name for name in ("new.keras", "new.onnx")]
+    process = _python(_RUN, "lambda.keras", "--unsafe", "-o", outputs[0], "-o", outputs[1], cwd=folder)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert all(output.exists() for output in outputs)
+
+
+_WITHOUT_KERASBN = """
+import sys
+import keras, numpy as np
+model = keras.models.load_model(sys.argv[1])
+assert not [name for name in sys.modules if name.startswith("kerasbn")]
+assert "a_bn" in [layer.name for layer in model.layers]
+np.save(sys.argv[3], model(np.load(sys.argv[2]), training=False))
+"""
+
+
+def test_what_is_written_needs_no_kerasbn(folder, tmp_path):
+    """All of it in new processes: rewrite, and load without kerasbn."""
+    outputs = [tmp_path / name for name in ("new.keras", "new.onnx", "new")]
+    before = (folder / "m.keras").read_bytes()
+    arguments = [part for output in outputs for part in ("-o", output)]
+    process = _python(_RUN, "m.keras", "--norm", "keras", *arguments, cwd=folder)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert all(str(output) in process.stdout for output in outputs)
+    assert sorted(tmp_path.iterdir()) == sorted(outputs)
+    assert (folder / "m.keras").read_bytes() == before
+
+    source = keras.models.load_model(folder / "m.keras")
+    inputs = random_inputs(source)
+    np.save(tmp_path / "inputs.npy", inputs)
+    process = _python(_WITHOUT_KERASBN, outputs[0], tmp_path / "inputs.npy", tmp_path / "outputs.npy", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    (expected,) = inference(source, inputs)
+    np.testing.assert_allclose(np.load(tmp_path / "outputs.npy"), expected, atol=1e-5 * np.max(np.abs(expected)))
+
+
+def test_a_terminal_without_letters_for_the_table(folder):
+    code = f"import sys; sys.stdout.reconfigure(encoding='ascii'); {_RUN}"
+    process = _python(code, "m.keras", "--dry-run", cwd=folder)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert "a#0" in process.stdout
