@@ -32,8 +32,8 @@ _BEHAVIOUR = (
 
 
 def own_behaviour(model: keras.Model) -> list[str]:
-    """The methods that a subclass of Functional or Sequential puts in the place of Keras's."""
-    base = keras.Sequential if isinstance(model, keras.Sequential) else Functional
+    """The methods that a subclass of a Keras model puts in the place of Keras's."""
+    base = next(kind for kind in (keras.Sequential, Functional, keras.Model) if isinstance(model, kind))
     return [name for name in _BEHAVIOUR if getattr(type(model), name) is not getattr(base, name)]
 
 
@@ -55,6 +55,17 @@ def functional_of(model: keras.Model) -> Functional | None:
     if isinstance(model, keras.Sequential):
         return model._functional
     return model if isinstance(model, Functional) else None
+
+
+def built_shapes(model: keras.Model) -> Any:
+    """The shapes of a subclassed model's inputs, in their structure. `Layer._build_shapes_dict`."""
+    return next(iter((model._build_shapes_dict or {}).values()), None) if model.built else None
+
+
+def take_names(source: keras.layers.Layer, twin: keras.layers.Layer) -> None:
+    """Name a copy and the layers that it holds as those of its source. `Operation.name` has no setter."""
+    for theirs, ours in zip(sublayers(source), sublayers(twin), strict=False):
+        ours._name = theirs.name
 
 
 def recorded_calls(functional: Functional) -> list[Call]:

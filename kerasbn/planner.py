@@ -18,6 +18,7 @@ from kerasbn.graph.build import build
 from kerasbn.graph.edit import apply
 from kerasbn.graph.model import Graph, LayerSpec
 from kerasbn.graph.read import read
+from kerasbn.graph.trace import Traced, is_traceable, trace
 from kerasbn.options import Options, options_from
 from kerasbn.passes.insert_normalization import insert_normalization
 from kerasbn.passes.naming import Names
@@ -49,6 +50,7 @@ class Plan:
     notes: tuple[str, ...]
     _graph: Graph = dataclasses.field(repr=False)
     _order: Mapping[str, int] = dataclasses.field(repr=False)
+    _traced: Traced | None = dataclasses.field(repr=False)
 
     def apply(self) -> keras.Model:
         """Make the rewritten model.
@@ -60,6 +62,8 @@ class Plan:
             UnsupportedModelError: if a layer cannot be carried over faithfully.
         """
         built = build(self._graph, copy=self.options.copy)
+        if self._traced is not None:
+            built = built.seen_from(self._traced.sources)
         carry_over_compilation(self.model, built, self.options)
         return built.model
 
@@ -102,7 +106,8 @@ def plan(model: keras.Model, **options: Any) -> Plan:
     """Plan the rewriting of a model, without doing it.
 
     Args:
-        model: A Sequential or Functional Keras model. It is never changed.
+        model: A Keras model: Sequential, Functional, or subclassed and called before; the latter is
+            traced, and its weights are taken as they are now. It is never changed.
         **options: The options of `kerasbn.rewrite`.
 
     Returns:
@@ -113,7 +118,8 @@ def plan(model: keras.Model, **options: Any) -> Plan:
         UnsupportedModelError: if the model is of a kind that cannot be rewritten.
     """
     checked = options_from(**options)
-    graph = read(model)
+    traced = trace(model, copy=checked.copy) if is_traceable(model) else None
+    graph = read(model if traced is None else traced.model)
     check_compilation(model, checked)
     names = Names(graph)
     placements = place(graph, checked)
@@ -138,6 +144,7 @@ def plan(model: keras.Model, **options: Any) -> Plan:
         notes=notes_on_compilation(model, _names_of_normalizations(graph)),
         _graph=graph,
         _order=order,
+        _traced=traced,
     )
 
 
@@ -163,7 +170,7 @@ def rewrite(model: keras.Model, **options: Any) -> keras.Model:
     ```
 
     Args:
-        model: A Sequential or Functional Keras model.
+        model: A Keras model: Sequential, Functional, or subclassed and called before.
         position: Where batch normalization goes relative to the activation. `"before"`: right
             after each linear layer whose output goes on to further layers. `"after"`: right after
             each activation that follows a linear layer. `"auto"`: after s-shaped activations,

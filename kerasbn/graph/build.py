@@ -30,6 +30,15 @@ class Built:
     model: keras.Model
     successors: Mapping[int, keras.Variable]
 
+    def seen_from(self, sources: Mapping[int, keras.Variable]) -> Built:
+        """The same model, where the source was itself made from another one.
+
+        Args:
+            sources: For each variable of the source, by `id`, the one that it was made from.
+        """
+        successors = {id(source): self.successors[ours] for ours, source in sources.items() if ours in self.successors}
+        return dataclasses.replace(self, successors=successors)
+
 
 def build(graph: Graph, *, copy: bool = True) -> Built:
     """Build the Keras model that a graph describes.

@@ -71,7 +71,10 @@ def _functional(model: keras.Model) -> Any:
         )
     functional = _keras.functional_of(model)
     if functional is None:
-        raise UnsupportedModelError(_without_graph(model))
+        raise UnsupportedModelError(
+            f"Model {model.name!r} ({type(model).__name__}) has no graph yet: it was not built, or its input is "
+            "not one tensor. Begin it with keras.Input(shape), or call model.build(input_shape) first."
+        )
     behaviour = _keras.own_behaviour(model)
     if "call" in behaviour or (behaviour and not _keras.is_constructed_from_tensors(type(model))):
         raise UnsupportedModelError(
@@ -80,15 +83,3 @@ def _functional(model: keras.Model) -> Any:
             "model.outputs), or let the class take (inputs, outputs) as keras.Model does."
         )
     return functional
-
-
-def _without_graph(model: keras.Model) -> str:
-    if isinstance(model, keras.Sequential):
-        return (
-            f"Sequential model {model.name!r} has no graph yet: it was not built, or its input is not one tensor. "
-            "Begin it with keras.Input(shape), or call model.build(input_shape) first."
-        )
-    return (
-        f"Model {model.name!r} is a {type(model).__name__}, a subclass of keras.Model; only Sequential and Functional "
-        "models are supported yet. Build the same network with keras.Model(inputs, outputs)."
-    )

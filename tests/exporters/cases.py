@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import onnx
 import onnxruntime
 import tensorflow as tf
 from keras import layers
@@ -192,6 +193,7 @@ def named(model, input_names, batch):
 
 
 def run_onnx(path, inputs):
+    onnx.checker.check_model(str(path), full_check=True)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return dict(zip([output.name for output in session.get_outputs()], session.run(None, inputs), strict=True))
 
