@@ -14,6 +14,7 @@ import keras
 from keras.src.models.functional import Functional as Functional
 from keras.src.models.functional import functional_like_constructor
 from keras.src.ops.node import Node
+from keras.src.saving.serialization_lib import SafeModeScope
 
 
 class Call(NamedTuple):
@@ -148,6 +149,11 @@ def set_own_trainable(model: keras.Model, value: bool) -> None:
 def compile_arguments(model: keras.Model) -> dict[str, Any]:
     """The arguments of the last `compile`, live objects as they were given. `Trainer._compile_config`."""
     return dict(model._compile_config.config)
+
+
+def in_memory_code_allowed() -> Any:
+    """A context in which layers with code in them (Lambda) can be made again: that code runs already."""
+    return SafeModeScope(safe_mode=False)
 
 
 def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> Any:

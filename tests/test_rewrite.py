@@ -84,6 +84,30 @@ class NoConfig(L.Layer):
         return keras.ops.matmul(inputs, self.matrix)
 
 
+def test_a_lambda_layer_is_copied():
+    offset = 3.0
+    source = sequential(L.Dense(8, activation="relu", name="a"), L.Lambda(lambda x: x * 2 + offset, name="own"))
+    result = kerasbn.rewrite(source)
+    assert result.get_layer("own") is not source.get_layer("own")
+    assert_same_function(source, result)
+
+
+class Nameless(L.Layer):
+    """Its configuration leads nowhere."""
+
+    def call(self, inputs):
+        return inputs
+
+    def get_config(self):
+        return None
+
+
+def test_a_configuration_that_is_none():
+    source = sequential(L.Dense(8, activation="relu", name="a"), Nameless(name="own"))
+    with pytest.raises(kerasbn.UnsupportedModelError, match=r"'own' \(Nameless\).*copy=False"):
+        kerasbn.rewrite(source)
+
+
 class Scaled(keras.Operation):
     """An operation that cannot be saved."""
 

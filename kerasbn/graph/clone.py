@@ -44,7 +44,8 @@ def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
         UnsupportedModelError: if the layer cannot be rebuilt from its configuration.
     """
     try:
-        twin = type(layer).from_config(constructor_arguments(layer))
+        with _keras.in_memory_code_allowed():
+            twin = type(layer).from_config(constructor_arguments(layer))
     except Exception as error:
         raise UnsupportedModelError(
             f"Layer {layer.name!r} ({type(layer).__name__}) cannot be rebuilt from its configuration: "
