@@ -309,7 +309,17 @@ def _attention():
     return keras.Model(inputs, L.Dense(3, name="head")(L.GlobalAveragePooling1D(name="pool")(x)))
 
 
+def _transformer_block():
+    x = inputs = keras.Input((8,), name="in")
+    y = L.LayerNormalization(name="norm")(x)
+    y = L.Dense(16, activation="gelu", name="a")(y)
+    y = L.Dense(8, name="b")(L.Dropout(0.1, name="d")(y))
+    x = L.Add(name="add")([x, y])
+    return keras.Model(inputs, L.Dense(3, name="head")(L.Dense(8, activation="relu", name="c")(x)))
+
+
 SKIPS = {
+    "inside a transformer's block": (_transformer_block, {"a#0": Reason.NORMALIZED, "b#0": Reason.NORMALIZED}),
     "head": (_residual, {"head#0": Reason.OUTPUT, "f#0": Reason.NOT_AFTER_LINEAR}),
     "gate": (_squeeze_excite, {"squeeze#0": Reason.SQUEEZE_EXCITE, "excite#0": Reason.SQUEEZE_EXCITE}),
     "attention": (

@@ -108,6 +108,21 @@ def test_a_configuration_that_is_none():
         kerasbn.rewrite(source)
 
 
+class Unnamed(L.Layer):
+    """Its weights have the names that Keras counts up."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],))
+
+    def call(self, inputs):
+        return inputs * self.scale
+
+
+def test_weights_without_names_are_copied():
+    source = sequential(L.Dense(8, activation="relu", name="a"), Unnamed(name="own"), Unnamed(name="own2"))
+    assert_same_function(source, kerasbn.rewrite(source))
+
+
 class Scaled(keras.Operation):
     """An operation that cannot be saved."""
 

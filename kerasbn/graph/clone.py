@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -109,7 +110,8 @@ def copy_hidden_state(source: keras.layers.Layer, twin: keras.layers.Layer) -> N
 
 
 def _signature(variable: keras.Variable) -> tuple[str, tuple[int, ...], str]:
-    return variable.name, tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype)
+    # Keras numbers the variables that were given no name, all of a process: "variable_36".
+    return re.sub(r"_\d+$", "", variable.name), tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype)
 
 
 def _first_line(error: BaseException) -> str:

@@ -20,6 +20,7 @@ class Surroundings:
         self._becomes_output = self._find_outputs()
         self._normalized_behind = self._find_normalized_behind()
         self._normalized_ahead = self._coming_from({Role.NORMALIZATION}, through=KEEPING)
+        self._normalized_before_last = self._find_normalized_before_last()
         self._from_normalization = self._coming_from(NORMALIZING, through=PER_CHANNEL)
         self.gates = frozenset(self._find_gates())
         self.tied = frozenset(self._find_tied())
@@ -36,8 +37,10 @@ class Surroundings:
 
     def is_normalized(self, site: CallSite) -> bool:
         """Whether a normalization acts on the site's block: behind it or, as in transformers, ahead of it."""
-        return any(value in self._normalized_behind for value in site.outputs) or any(
-            value in self._normalized_ahead for value in site.inputs
+        return (
+            not self._normalized_behind.isdisjoint(site.outputs)
+            or not self._normalized_ahead.isdisjoint(site.inputs)
+            or (not self._normalized_before_last.isdisjoint(site.inputs) and self._ends_branch(site))
         )
 
     def comes_from_normalization(self, site: CallSite) -> bool:
@@ -111,6 +114,24 @@ class Surroundings:
             ):
                 trunk |= connected
         return trunk
+
+    def _find_normalized_before_last(self) -> set[Value]:
+        """Values one linear layer and its activation behind a normalization of each example, as inside transformers."""
+        found: set[Value] = set()
+        for site in self.graph.sites:
+            role = self.role(site)
+            if (role is Role.LINEAR and not self._normalized_ahead.isdisjoint(site.inputs)) or (
+                role in KEEPING | {Role.ACTIVATION} and not found.isdisjoint(site.inputs)
+            ):
+                found.update(site.outputs)
+        return found
+
+    def _ends_branch(self, site: CallSite) -> bool:
+        """Whether a site's value goes into a sum, scaled by a layer of its own perhaps, without an activation."""
+        behind = self.next_sites(site)
+        while len(behind) == 1 and self.role(behind[0]) is Role.OTHER and len(behind[0].inputs) == 1:
+            behind = self.next_sites(behind[0])
+        return bool(behind) and all(self.role(user) is Role.MERGE for user in behind)
 
     def _connected_merges(self) -> list[set[CallSite]]:
         """The merging sites, grouped by which feed one another without anything but pooling in between."""
