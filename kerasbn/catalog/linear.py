@@ -55,11 +55,6 @@ LINEAR: Mapping[type, Linear] = {
 }
 
 
-def is_linear(kind: type) -> bool:
-    """Whether a layer type is linear. A subclass may compute something else, so it does not count."""
-    return kind in LINEAR
-
-
 def has_channel_bias(layer: keras.layers.Layer) -> bool:
     """Whether a linear layer adds a bias with one number a channel, and nothing else acts on it."""
     bias = layer.bias

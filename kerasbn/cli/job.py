@@ -84,8 +84,6 @@ class Job:
 
         from kerasbn.planner import plan
 
-        if self.unsafe:
-            keras.config.enable_unsafe_deserialization()  # a Lambda layer is copied through its code
         return plan(
             source,
             position=self.position,
