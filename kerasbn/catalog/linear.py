@@ -1,6 +1,7 @@
 """The linear layers: y = W x + b, with the channels of y on one axis.
 
-One entry a layer type says all that differs between them; everything else treats them alike.
+One entry a layer type says all that differs between them; everything else treats them alike. A
+linear layer inside `TimeDistributed` is one as well: W applies to every step.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+
+from kerasbn.graph.model import Operation, core_of, type_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +58,22 @@ LINEAR: Mapping[type, Linear] = {
 }
 
 
-def has_channel_bias(layer: keras.layers.Layer) -> bool:
-    """Whether a linear layer adds a bias with one number a channel, and nothing else acts on it."""
-    bias = layer.bias
-    return (
-        bias is not None and len(bias.shape) == 1 and layer.bias_regularizer is None and layer.bias_constraint is None
-    )
+def linear_of(operation: Operation) -> Linear | None:
+    """How a linear layer is laid out, `None` for anything else."""
+    return LINEAR.get(type_of(core_of(operation)))
+
+
+def channel_axis(layer: keras.layers.Layer) -> int | None:
+    """The axis of a linear layer's output that holds the channels, `None` where no single axis does."""
+    if core_of(layer) is layer:
+        return LINEAR[type(layer)].channel_axis(layer)
+    axis = channel_axis(layer.layer)
+    return axis if axis is None or axis < 0 else axis + 1  # behind the axis of the steps
+
+
+def channel_bias(layer: keras.layers.Layer) -> keras.Variable | None:
+    """The bias of a linear layer, if it has one number a channel and nothing else acts on it."""
+    core = core_of(layer)
+    bias = core.bias
+    free = core.bias_regularizer is None and core.bias_constraint is None
+    return bias if bias is not None and len(bias.shape) == 1 and free else None

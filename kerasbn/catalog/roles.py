@@ -15,7 +15,7 @@ from keras import layers
 from kerasbn import _keras
 from kerasbn.catalog import activations
 from kerasbn.catalog.linear import LINEAR
-from kerasbn.graph.model import Graph, LayerSpec, Operation
+from kerasbn.graph.model import Graph, LayerSpec, Operation, core_of
 
 
 class Role(enum.Enum):
@@ -119,6 +119,7 @@ _OPERATIONS: Mapping[str, Role] = {
 
 def role_of(operation: Operation) -> Role:
     """The role of a layer, an operation, or a layer to be."""
+    operation = core_of(operation)
     if isinstance(operation, Graph):
         return Role.OTHER
     if isinstance(operation, LayerSpec):
@@ -133,6 +134,7 @@ def role_of(operation: Operation) -> Role:
 
 def activation_name(operation: keras.Operation) -> str | None:
     """The activation that a layer or operation of its own applies, `None` if it is something else."""
+    operation = core_of(operation)
     if isinstance(operation, keras.layers.Layer):
         return activations.name_of_layer(operation)
     name = _keras.operation_name(operation)

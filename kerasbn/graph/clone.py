@@ -20,9 +20,12 @@ def constructor_arguments(layer: keras.layers.Layer) -> dict[str, Any]:
     """A layer's configuration, with its functions and other stateless helpers as live objects.
 
     Serialized and back, an unregistered activation function would be lost. A class with a
-    `from_config` of its own gets what its `get_config` gives.
+    `from_config` of its own gets what its `get_config` gives. What `TimeDistributed` wraps is a
+    spec of its own.
     """
     config = dict(layer.get_config())
+    if type(layer) is keras.layers.TimeDistributed:
+        return {**config, "layer": LayerSpec(type(layer.layer), constructor_arguments(layer.layer))}
     if not type(layer).from_config.__func__.__module__.startswith("keras."):
         return config
     for key in config:
@@ -35,7 +38,7 @@ def constructor_arguments(layer: keras.layers.Layer) -> dict[str, Any]:
 
 def spec_of(layer: keras.layers.Layer, **changes: Any) -> LayerSpec:
     """A spec for this very layer with some of its configuration changed."""
-    return LayerSpec(type(layer), {**constructor_arguments(layer), **changes}, origin=layer)
+    return LayerSpec(type(layer), constructor_arguments(layer), origin=layer).with_config(**changes)
 
 
 def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
@@ -46,7 +49,7 @@ def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
     """
     try:
         with _keras.in_memory_code_allowed():
-            twin = type(layer).from_config(constructor_arguments(layer))
+            twin = make(LayerSpec(type(layer), constructor_arguments(layer)))
     except Exception as error:
         raise UnsupportedModelError(
             f"Layer {layer.name!r} ({type(layer).__name__}) cannot be rebuilt from its configuration: "
@@ -63,7 +66,11 @@ def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
 
 def make(spec: LayerSpec) -> keras.layers.Layer:
     """The layer that a spec describes."""
-    return spec.cls.from_config(dict(spec.config))
+    config = dict(spec.config)
+    wrapped = config.get("layer")
+    if isinstance(wrapped, LayerSpec):  # a wrapper's from_config takes no layer, only its configuration
+        return spec.cls(**{**config, "layer": make(wrapped)})
+    return spec.cls.from_config(config)
 
 
 def weight_pairs(source: keras.layers.Layer, twin: keras.layers.Layer) -> Iterator[tuple[keras.Variable, Any]]:

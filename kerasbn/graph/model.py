@@ -43,7 +43,8 @@ class LayerSpec:
 
     Attributes:
         cls: The layer's class.
-        config: Arguments of the constructor; live objects (functions, regularizers) are welcome.
+        config: Arguments of the constructor; live objects (functions, regularizers) are welcome,
+            and the spec of a layer that this one wraps.
         origin: The layer that this one replaces. Its weights carry over by name, also the
             progress of the optimizer on them.
         values: Weights that start from something else, by name: what gives the value.
@@ -60,12 +61,33 @@ class LayerSpec:
         return str(self.config["name"])
 
     def with_config(self, **changes: Any) -> LayerSpec:
-        """The same layer with some arguments of its constructor changed."""
+        """The same layer with some arguments of its constructor changed; those of the core, if it is wrapped."""
+        wrapped = self.config.get("layer")
+        if isinstance(wrapped, LayerSpec):
+            changes = {"layer": wrapped.with_config(**changes)}
         return dataclasses.replace(self, config={**self.config, **changes})
 
 
 Operation: TypeAlias = "keras.Operation | LayerSpec | Graph"
 """What is called at a call site: an operation or layer of the source, a layer to be, or a model inside."""
+
+
+def core_of(operation: Operation) -> Operation:
+    """The layer that `TimeDistributed` applies to every step; anything else is its own core."""
+    if isinstance(operation, LayerSpec):
+        wrapped = operation.config.get("layer")
+        return core_of(wrapped) if isinstance(wrapped, LayerSpec) else operation
+    return core_of(operation.layer) if type(operation) is keras.layers.TimeDistributed else operation
+
+
+def type_of(operation: Operation) -> type:
+    """The class of a layer or operation, of one to be as well, of the model for a graph."""
+    match operation:
+        case LayerSpec(cls=cls):
+            return cls
+        case Graph(model=model):
+            return type(model)
+    return type(operation)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,16 +119,6 @@ class CallSite:
     def inputs(self) -> tuple[Value, ...]:
         """The values among the arguments, flat."""
         return tuple(leaf for leaf in keras.tree.flatten((self.args, dict(self.kwargs))) if isinstance(leaf, Value))
-
-    @property
-    def operation_type(self) -> type:
-        """The class of the layer or operation, of one to be as well."""
-        match self.operation:
-            case LayerSpec(cls=cls):
-                return cls
-            case Graph(model=model):
-                return type(model)
-        return type(self.operation)
 
     def with_arguments(self, replacements: Mapping[Value, Value]) -> CallSite:
         """The same call with other values among its arguments."""

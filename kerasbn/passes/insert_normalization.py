@@ -19,7 +19,7 @@ from typing import Any
 
 import keras
 
-from kerasbn.catalog.linear import LINEAR, has_channel_bias
+from kerasbn.catalog.linear import channel_bias, linear_of
 from kerasbn.errors import OptionError
 from kerasbn.graph.clone import constructor_arguments, spec_of
 from kerasbn.graph.edit import Change, Insert, InsertAhead, Replace
@@ -43,7 +43,7 @@ def insert_normalization(graph: Graph, placements: Placements, names: Names, opt
     for layer, places in _by_served_layer(placements.places).items():
         current = graph.by_address[places[0].serves.address].operation
         addresses = {site.address for site in graph.calls[current]}
-        bias = layer.bias if _takes_bias(layer, places, addresses, prototype) else None
+        bias = channel_bias(layer) if _takes_bias(layer, places, addresses, prototype) else None
         changes: list[Change] = [] if bias is None else [_without_bias(current)]
         spec = None
         for place in places:
@@ -81,10 +81,9 @@ def _by_served_layer(places: Iterable[Place]) -> Mapping[Any, list[Place]]:
 
 
 def _takes_bias(layer: Any, places: list[Place], addresses: set[str], prototype: keras.layers.Layer) -> bool:
-    """Whether the layer's bias becomes beta: at every call of it a normalization follows at once."""
+    """Whether a bias of the layer becomes beta: at every call of it a normalization follows at once."""
     return (
-        type(layer) in LINEAR
-        and has_channel_bias(layer)
+        linear_of(layer) is not None
         and isinstance(prototype, keras.layers.BatchNormalization)
         and prototype.center
         and {place.site.address for place in places if place.site.operation is layer and place.position == "before"}
@@ -94,7 +93,9 @@ def _takes_bias(layer: Any, places: list[Place], addresses: set[str], prototype:
 
 def _without_bias(operation: Operation) -> Replace:
     spec = operation if isinstance(operation, LayerSpec) else spec_of(operation)
-    return Replace(operation, spec.with_config(**dict([LINEAR[spec.cls].no_bias])))
+    linear = linear_of(spec)
+    assert linear is not None
+    return Replace(operation, spec.with_config(**dict([linear.no_bias])))
 
 
 def _normalization(

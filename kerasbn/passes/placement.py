@@ -19,10 +19,10 @@ import keras
 
 from kerasbn.catalog import activations
 from kerasbn.catalog.activations import PLACING
-from kerasbn.catalog.linear import LINEAR
+from kerasbn.catalog.linear import channel_axis
 from kerasbn.catalog.roles import Role, activation_name
 from kerasbn.errors import OptionError
-from kerasbn.graph.model import CallSite, Graph, Value
+from kerasbn.graph.model import CallSite, Graph, Value, core_of
 from kerasbn.options import Options, RulePosition
 from kerasbn.passes.proposal import Reason, Skip
 from kerasbn.passes.surroundings import Surroundings
@@ -131,10 +131,7 @@ class _Placer:
             self._settle(block, refusal or (agreed.copy().pop() if len(agreed) == 1 else "before"))
 
     def _block(self, site: CallSite) -> _Block:
-        layer = cast("keras.layers.Layer", site.operation)
-        built_in = (
-            activations.name_of_function(layer.activation) if hasattr(layer, "activation") else activations.LINEAR
-        )
+        built_in = activations.name_of_function(getattr(core_of(site.operation), "activation", None))
         reached = self._around.next_sites(site) if built_in == activations.LINEAR else ()
         return _Block(site, built_in, tuple(user for user in reached if self._around.role(user) is Role.ACTIVATION))
 
@@ -153,7 +150,7 @@ class _Placer:
             return _Refusal(Reason.POSITION, 'position="none"')
         if rule is None and (refusal := self._left_alone(block)):
             return refusal
-        if LINEAR[block.linear.operation_type].channel_axis(block.linear.operation) is None:
+        if channel_axis(cast("keras.layers.Layer", block.linear.operation)) is None:
             return _Refusal(Reason.CHANNEL_AXIS, "no single axis of its output holds the channels")
         position = rule or self._options.position
         if position == "auto":
@@ -262,7 +259,7 @@ class _Placer:
             if producer is None or self._around.role(site) is Role.REARRANGEMENT:
                 return -1
             site = producer
-        return LINEAR[site.operation_type].channel_axis(site.operation) or -1
+        return channel_axis(cast("keras.layers.Layer", site.operation)) or -1
 
 
 def _joins(site: CallSite) -> bool:

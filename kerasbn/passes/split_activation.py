@@ -14,7 +14,7 @@ import keras
 from kerasbn.catalog import activations
 from kerasbn.graph.clone import spec_of
 from kerasbn.graph.edit import Insert, Replace
-from kerasbn.graph.model import Graph, LayerSpec
+from kerasbn.graph.model import Graph, LayerSpec, core_of
 from kerasbn.passes.naming import Names
 from kerasbn.passes.placement import Place, Placements
 from kerasbn.passes.proposal import Edit, Proposals
@@ -33,6 +33,7 @@ def split_activation(graph: Graph, placements: Placements, names: Names) -> Prop
     }
     for operation, site in reversed(first.items()):
         layer = cast("keras.layers.Layer", operation)
+        core = core_of(layer)
         addresses = [call.address for call in graph.calls[layer]]
         name = names.fresh(f"{layer.name}_activation", beside=site.path)
         bare = spec_of(layer, activation=None, activity_regularizer=None)
@@ -40,8 +41,8 @@ def split_activation(graph: Graph, placements: Placements, names: Names) -> Prop
             keras.layers.Activation,
             {
                 "name": name,
-                "activation": layer.activation,
-                "activity_regularizer": layer.activity_regularizer,
+                "activation": core.activation,
+                "activity_regularizer": core.activity_regularizer,
                 "trainable": layer.trainable,
                 "dtype": layer.dtype_policy,
             },
@@ -50,7 +51,7 @@ def split_activation(graph: Graph, placements: Placements, names: Names) -> Prop
             Edit(
                 site=addresses[0],
                 kind="replace",
-                detail=f"{activations.name_of_function(layer.activation)} becomes the layer {name!r}",
+                detail=f"{activations.name_of_function(core.activation)} becomes the layer {name!r}",
                 changes=(Replace(layer, bare), *(Insert(address, activation) for address in addresses)),
             )
         )
@@ -58,4 +59,4 @@ def split_activation(graph: Graph, placements: Placements, names: Names) -> Prop
 
 
 def _built_in(place: Place) -> str:
-    return activations.name_of_function(getattr(place.site.operation, "activation", None))
+    return activations.name_of_function(getattr(core_of(place.site.operation), "activation", None))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Set
 import keras
 
 from kerasbn.catalog.roles import KEEPING, NORMALIZING, PER_CHANNEL, Role, role_of
-from kerasbn.graph.model import CallSite, Graph, Value
+from kerasbn.graph.model import CallSite, Graph, Value, type_of
 
 
 class Surroundings:
@@ -110,7 +110,7 @@ class Surroundings:
             if (
                 any(Role.ACTIVATION in roles and Role.MERGE in roles for roles in behind.values())
                 and not any(Role.LINEAR in roles for roles in behind.values())
-                and len({site.operation_type for site in connected}) == 1
+                and len({type_of(site.operation) for site in connected}) == 1
             ):
                 trunk |= connected
         return trunk
