@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
+from keras.src.backend import get_keras_mask
 from keras.src.models.functional import Functional as Functional
 from keras.src.models.functional import functional_like_constructor
 from keras.src.ops.node import Node
 from keras.src.saving.serialization_lib import SafeModeScope
+from keras.src.trainers.data_adapters import get_data_adapter
 
 
 class Call(NamedTuple):
@@ -154,6 +156,37 @@ def compile_arguments(model: keras.Model) -> dict[str, Any]:
 def in_memory_code_allowed() -> Any:
     """A context in which layers with code in them (Lambda) can be made again: that code runs already."""
     return SafeModeScope(safe_mode=False)
+
+
+def knows_training(operation: Any) -> bool:
+    """Whether an operation is a layer whose call takes `training`. `Layer._call_has_training_arg`."""
+    return isinstance(operation, keras.layers.Layer) and bool(operation._call_has_training_arg)
+
+
+def mask_of(tensor: Any) -> Any:
+    """The mask that travels with a tensor, `None` if there is none."""
+    return get_keras_mask(tensor)
+
+
+def batches_of(data: Any, batch_size: int) -> tuple[Iterator[Any], int | None]:
+    """What `fit` would take, batch by batch, and how many batches there are, if that is known.
+
+    Raises:
+        ValueError: if it is nothing that `fit` takes.
+    """
+    if isinstance(data, Iterator):  # Keras takes none that yields inputs alone
+        return data, None
+    adapter = get_data_adapter(data, batch_size=batch_size)
+    return iter(adapter.get_numpy_iterator()), adapter.num_batches
+
+
+def standardized_inputs(functional: Functional, inputs: Any) -> list[Any]:
+    """A model's inputs as its graph takes them: tensors, flat, of the right rank and dtype.
+
+    Raises:
+        ValueError: if they do not fit.
+    """
+    return list(functional._standardize_inputs(keras.tree.map_structure(keras.ops.convert_to_tensor, inputs)))
 
 
 def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> Any:

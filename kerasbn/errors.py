@@ -19,3 +19,8 @@ class VerificationError(KerasBNError):
 
 class OptionError(KerasBNError):
     """An option has a value that is not valid, or that does not fit the model."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's message, to be quoted in one of ours."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")

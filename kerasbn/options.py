@@ -25,6 +25,7 @@ class Options:
         norm: The layer whose configuration every inserted layer gets, `None` for kerasbn's own.
         dropout: Which Dropout goes.
         learning_rate_scale: What the compiled optimizer's learning rate is multiplied by.
+        data: A sample of inputs that inserted layers take their first statistics from.
         preserve: Whether inserted layers start as the identity at inference.
         shared: Whether a layer called k times gets k normalizations or one.
         copy: Whether the result owns copies of all weights.
@@ -35,6 +36,7 @@ class Options:
     norm: Any = None
     dropout: Dropout = "redundant"
     learning_rate_scale: float | None = None
+    data: Any = dataclasses.field(default=None, repr=False, compare=False)
     preserve: bool = True
     shared: Shared = "per_call"
     copy: bool = True
@@ -46,6 +48,10 @@ class Options:
         _check_flag("preserve", self.preserve)
         _check_flag("copy", self.copy)
         object.__setattr__(self, "rules", tuple(_checked_rules(self.rules)))
+        if isinstance(self.data, str | bytes | int | float):
+            raise OptionError(
+                f"Option data is {self.data!r}; it must be a sample of inputs: arrays, a dataset, or None."
+            )
         if self.learning_rate_scale is not None:
             _check_positive("learning_rate_scale", self.learning_rate_scale)
 

@@ -27,6 +27,7 @@ from kerasbn.passes.proposal import Edit, Proposals, Skip
 from kerasbn.passes.split_activation import split_activation
 from kerasbn.passes.strip_dropout import strip_dropout
 from kerasbn.training.compilation import carry_over_compilation, check_compilation, notes_on_compilation
+from kerasbn.training.statistics import start_from_measured
 
 _PAST = {"insert": "inserted", "remove": "removed", "replace": "replaced"}
 
@@ -62,6 +63,9 @@ class Plan:
             UnsupportedModelError: if a layer cannot be carried over faithfully.
         """
         built = build(self._graph, copy=self.options.copy)
+        if self.options.data is not None:
+            norms = {built.made[spec] for spec in _normalizations(self._graph)}
+            start_from_measured(built.model, norms, self.options.data, preserve=self.options.preserve)
         if self._traced is not None:
             built = built.seen_from(self._traced.sources)
         carry_over_compilation(self.model, built, self.options)
@@ -69,8 +73,10 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain data, ready for JSON."""
-        options = dataclasses.asdict(dataclasses.replace(self.options, norm=None))
-        options["norm"] = None if self.options.norm is None else type(self.options.norm).__name__
+        options = dataclasses.asdict(dataclasses.replace(self.options, norm=None, data=None))
+        for name in ("norm", "data"):
+            value = getattr(self.options, name)
+            options[name] = None if value is None else type(value).__name__
         return {
             "model": self.model.name,
             "options": options,
@@ -141,19 +147,16 @@ def plan(model: keras.Model, **options: Any) -> Plan:
         options=checked,
         edits=tuple(sorted(edits, key=lambda edit: order[edit.site])),
         skips=tuple(sorted(skips, key=lambda skip: order[skip.site])),
-        notes=notes_on_compilation(model, _names_of_normalizations(graph)),
+        notes=notes_on_compilation(model, [spec.name for spec in _normalizations(graph)]),
         _graph=graph,
         _order=order,
         _traced=traced,
     )
 
 
-def _names_of_normalizations(graph: Graph) -> tuple[str, ...]:
-    return tuple(
-        operation.name
-        for operation in graph.calls
-        if isinstance(operation, LayerSpec) and role_of(operation) in NORMALIZING
-    )
+def _normalizations(graph: Graph) -> list[LayerSpec]:
+    """The normalizations to be inserted."""
+    return [spec for spec in graph.calls if isinstance(spec, LayerSpec) and role_of(spec) in NORMALIZING]
 
 
 def rewrite(model: keras.Model, **options: Any) -> keras.Model:
@@ -185,6 +188,11 @@ def rewrite(model: keras.Model, **options: Any) -> keras.Model:
             `"all"`, `"none"`. Defaults to `"redundant"`.
         learning_rate_scale: Positive float, what the compiled optimizer's learning rate is
             multiplied by; its schedule too. Defaults to `None`: it is left alone.
+        data: A sample of inputs: arrays in the structure of the model's inputs, or a
+            `tf.data.Dataset`, `keras.utils.PyDataset` or generator of batches, with targets or
+            without. Inserted layers start from the statistics measured on it, in one pass when the
+            plan is applied, so that training goes on close to where the source stands. Defaults to
+            `None`.
         preserve: Whether inserted batch normalization starts as the identity at inference, so that
             the result computes what the source does. Defaults to `True`.
         shared: `"per_call"`, a layer that is called k times gets k normalizations, or `"shared"`,

@@ -25,10 +25,12 @@ class Built:
         model: The Keras model.
         successors: For each variable of the source that lives on, by its `id`, the variable of
             the built model that took its place. A reused variable is its own successor.
+        made: What became of each operation.
     """
 
     model: keras.Model
     successors: Mapping[int, keras.Variable]
+    made: Mapping[Operation, keras.Operation]
 
     def seen_from(self, sources: Mapping[int, keras.Variable]) -> Built:
         """The same model, where the source was itself made from another one.
@@ -81,7 +83,7 @@ class _Builder:
         model = self._model(self._graph)
         for operation, made in self._operations.items():
             self._fill(operation, made)
-        return Built(model, self._successors)
+        return Built(model, self._successors, self._operations)
 
     def _model(self, graph: Graph) -> keras.Model:
         source = graph.model

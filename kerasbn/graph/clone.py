@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from kerasbn import _keras
-from kerasbn.errors import UnsupportedModelError
+from kerasbn.errors import UnsupportedModelError, first_line
 from kerasbn.graph.model import LayerSpec
 
 _LIVE_SUFFIXES = ("activation", "_initializer", "_regularizer", "_constraint")
@@ -53,7 +53,7 @@ def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
     except Exception as error:
         raise UnsupportedModelError(
             f"Layer {layer.name!r} ({type(layer).__name__}) cannot be rebuilt from its configuration: "
-            f"{_first_line(error)}. Give the class a get_config that its __init__ understands, or rewrite with "
+            f"{first_line(error)}. Give the class a get_config that its __init__ understands, or rewrite with "
             "copy=False, which reuses the layer as it is."
         ) from error
     if type(twin) is not type(layer) or twin.name != layer.name:
@@ -119,7 +119,3 @@ def copy_hidden_state(source: keras.layers.Layer, twin: keras.layers.Layer) -> N
 def _signature(variable: keras.Variable) -> tuple[str, tuple[int, ...], str]:
     # Keras numbers the variables that were given no name, all of a process: "variable_36".
     return re.sub(r"_\d+$", "", variable.name), tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype)
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")

@@ -72,7 +72,7 @@ Operation: TypeAlias = "keras.Operation | LayerSpec | Graph"
 """What is called at a call site: an operation or layer of the source, a layer to be, or a model inside."""
 
 
-def core_of(operation: Operation) -> Operation:
+def core_of(operation: Any) -> Any:
     """The layer that `TimeDistributed` applies to every step; anything else is its own core."""
     if isinstance(operation, LayerSpec):
         wrapped = operation.config.get("layer")

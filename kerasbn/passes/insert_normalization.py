@@ -70,6 +70,15 @@ def _prototype(options: Options) -> keras.layers.Layer:
         raise OptionError(
             f"Option norm is {norm!r}; it must be a layer instance, such as keras.layers.BatchNormalization(), or None."
         )
+    if options.data is not None and not isinstance(norm, keras.layers.BatchNormalization):
+        raise OptionError(
+            f"Option data is given, but norm is a {type(norm).__name__}, which keeps no statistics; leave data out."
+        )
+    if options.data is not None and options.preserve and not (norm.center and norm.scale):
+        raise OptionError(
+            "Option norm has center=False or scale=False, so it cannot start from measured statistics and compute what "
+            "the source does; give it both, or pass preserve=False."
+        )
     return norm
 
 

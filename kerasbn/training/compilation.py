@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import keras
@@ -38,7 +39,7 @@ def carry_over_compilation(source: keras.Model, built: Built, options: Options) 
     carry_progress(source.optimizer, built.model.optimizer, built.model.trainable_variables, built.successors)
 
 
-def notes_on_compilation(model: keras.Model, fresh: tuple[str, ...]) -> tuple[str, ...]:
+def notes_on_compilation(model: keras.Model, fresh: Collection[str]) -> tuple[str, ...]:
     """What to know about the optimizer of the rewritten model.
 
     Args:

@@ -1,0 +1,178 @@
+"""Inserted layers start from the statistics of a sample."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers as L
+
+import kerasbn
+from kerasbn.graph.read import read
+from kerasbn.graph.run import Runner, call_at_inference
+from tests.helpers import assert_same_function, randomize, snapshot
+
+SAMPLE = np.random.default_rng(0).normal(2, 3, (100, 8, 8, 3)).astype("float32")
+TARGETS = np.zeros((100, 1), "float32")
+
+
+def _network(**kwargs):
+    inputs = keras.Input((8, 8, 3), name="in", **kwargs)
+    x = L.Conv2D(6, 3, activation="relu", name="a")(inputs)
+    block = keras.Sequential([keras.Input((6, 6, 6)), L.Conv2D(6, 3, activation="tanh", name="b")], name="block")
+    x = L.Dropout(0.5, name="d")(L.Dense(5, activation="relu", name="c")(block(x)))
+    return randomize(keras.Model(inputs, L.Dense(3, name="head")(L.GlobalAveragePooling2D(name="pool")(x))))
+
+
+def _inputs_of(model, name, inputs):
+    """What a layer of the trunk gets at inference."""
+    tensor = keras.tree.flatten(model.get_layer(name).input)[0]
+    return np.asarray(keras.Model(model.input, tensor)(inputs), "float64")
+
+
+class _Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        return SAMPLE[10 * index : 10 * index + 10], TARGETS[:10]
+
+
+FORMS = {
+    "arrays": lambda: SAMPLE,
+    "dataset of inputs": lambda: tf.data.Dataset.from_tensor_slices(SAMPLE).batch(16),
+    "dataset with targets": lambda: tf.data.Dataset.from_tensor_slices((SAMPLE, TARGETS)).batch(16),
+    "generator of inputs": lambda: (SAMPLE[start : start + 30] for start in range(0, 100, 30)),
+    "generator with targets": lambda: ((part, part[:, 0, 0, :1]) for part in np.split(SAMPLE, 4)),
+    "PyDataset": _Batches,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_statistics_are_those_of_the_whole_sample(form):
+    source = _network()
+    before = snapshot(source)
+    result = kerasbn.rewrite(source, data=FORMS[form]())
+    for name in ("a_bn", "c_bn"):
+        values = _inputs_of(result, name, SAMPLE)
+        norm = result.get_layer(name)
+        np.testing.assert_allclose(norm.moving_mean, values.mean((0, 1, 2)), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(norm.moving_variance, values.var((0, 1, 2), ddof=1), rtol=1e-4)
+    inside = result.get_layer("block").get_layer("b_bn")
+    assert np.ptp(inside.moving_variance) > 0
+    assert snapshot(source) == before
+    assert_same_function(source, result)
+
+
+@pytest.mark.parametrize("position", ["before", "after"])
+def test_training_mode_starts_close_to_the_source(position):
+    source = _network()
+    fresh = kerasbn.rewrite(source, position=position, dropout="all")
+    measured = kerasbn.rewrite(source, position=position, dropout="all", data=SAMPLE)
+    expected = np.asarray(source(SAMPLE, training=False))
+    scale = np.abs(expected).max()
+    assert np.abs(measured(SAMPLE, training=True) - expected).max() < 1e-2 * scale
+    assert np.abs(fresh(SAMPLE, training=True) - expected).max() > 0.1 * scale
+
+
+def test_without_preserve_each_layer_sees_what_the_normalized_ones_before_it_yield():
+    result = kerasbn.rewrite(_network(), data=SAMPLE, preserve=False)
+    norm = result.get_layer("c_bn")
+    values = _inputs_of(result, "c_bn", SAMPLE)
+    np.testing.assert_allclose(norm.gamma, 1)
+    # Behind layers that are normalized by the moments of each batch: close to those of the sample.
+    np.testing.assert_allclose(norm.moving_mean, values.mean((0, 1, 2)), atol=0.1)
+    np.testing.assert_allclose(norm.moving_variance, values.var((0, 1, 2)), rtol=0.2)
+
+
+def test_masked_steps_do_not_count():
+    inputs = keras.Input((5, 4), name="in")
+    x = L.Dense(3, activation="relu", name="a")(L.Masking(name="mask")(inputs))
+    source = randomize(keras.Model(inputs, L.Dense(2, name="head")(L.LSTM(4, name="rnn")(x))))
+    sample = np.random.default_rng(0).normal(3, 1, (40, 5, 4)).astype("float32")
+    sample[:25, 2:] = 0
+    result = kerasbn.rewrite(source, data=sample)
+    values = _inputs_of(result, "a_bn", sample).reshape(-1, 3)[np.any(sample, -1).ravel()]
+    np.testing.assert_allclose(result.get_layer("a_bn").moving_mean, values.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(result.get_layer("a_bn").moving_variance, values.var(0, ddof=1), rtol=1e-4)
+    assert_same_function(source, result, sample)
+
+
+def test_one_normalization_for_several_calls_pools_them():
+    inputs = [keras.Input((4,), name="left"), keras.Input((4,), name="right")]
+    layer = L.Dense(3, activation="relu", name="a")
+    merged = L.Concatenate(name="both")([layer(tensor) for tensor in inputs])
+    source = randomize(keras.Model(inputs, L.Dense(2, name="head")(merged)))
+    left, right = (np.random.default_rng(seed).normal(seed, 1, (50, 4)).astype("float32") for seed in (1, 5))
+    result = kerasbn.rewrite(source, shared="shared", data=[left, right])
+    values = np.concatenate([np.asarray(result.get_layer("a")(side)) for side in (left, right)])
+    np.testing.assert_allclose(result.get_layer("a_bn").moving_mean, values.mean(0), rtol=1e-4)
+
+
+def test_state_is_not_touched_while_measuring():
+    inputs = keras.Input(batch_shape=(4, 5, 6), name="in")
+    rnn = L.LSTM(4, stateful=True, return_sequences=True, name="rnn")
+    x = L.Flatten(name="flat")(L.Dense(3, activation="relu", name="a")(rnn(inputs)))
+    source = keras.Model(inputs, L.Dense(2, name="head")(x))
+    before = snapshot(source)
+    sample = np.random.default_rng(0).normal(size=(10, 5, 6)).astype("float32")
+    result = kerasbn.rewrite(source, data=sample, copy=False)  # two whole batches of 4
+    assert snapshot(source) == before
+    assert result.get_layer("rnn") is rnn
+    assert np.any(result.get_layer("a_bn").moving_mean)
+
+
+def test_a_value_lives_until_its_last_use():
+    graph = read(_network())
+    alive, most = 0, 0
+
+    class Tensor:
+        shape = (4, 8, 8, 3)
+
+        def __init__(self):
+            nonlocal alive, most
+            alive += 1
+            most = max(most, alive)
+
+        def __del__(self):
+            nonlocal alive
+            alive -= 1
+
+    Runner(graph, ["head#0"]).run([Tensor()], lambda site, args, kwargs: Tensor())
+    assert len(graph.flat().sites) == 6
+    assert most == 3  # the batch itself, what is read and what is made
+
+
+def test_only_what_leads_to_the_targets_is_run():
+    graph = read(_network())
+    called = []
+
+    def call(site, args, kwargs):
+        called.append(site.address)
+        return call_at_inference(site, args, kwargs)
+
+    Runner(graph, ["block/b#0"]).run([keras.ops.convert_to_tensor(SAMPLE[:2])], call)
+    assert called == ["a#0", "block/b#0"]
+
+
+BAD = {
+    "a string": (lambda: {"data": "digits.npz"}, "data is 'digits.npz'"),
+    "empty": (lambda: {"data": SAMPLE[:0]}, "holds no batch"),
+    "used up": (lambda: {"data": iter([])}, "holds no batch"),
+    "another shape": (lambda: {"data": SAMPLE[..., :2]}, r"'in' has shape \(8, 8, 3\), the data \(8, 8, 2\)"),
+    "too many inputs": (lambda: {"data": [SAMPLE, SAMPLE]}, "has 1 inputs, the data 2"),
+    "another kind": (lambda: {"data": object()}, "cannot be taken batch by batch"),
+    "not finite": (lambda: {"data": SAMPLE * np.inf}, "a_bn#0 normalizes is not finite"),
+    "no scale": (lambda: {"data": SAMPLE, "norm": L.BatchNormalization(scale=False)}, "scale=False"),
+    "no statistics": (lambda: {"data": SAMPLE, "norm": L.LayerNormalization()}, "keeps no statistics"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_data_that_does_not_fit(case):
+    options, message = BAD[case]
+    with pytest.raises(kerasbn.OptionError, match=message):
+        kerasbn.rewrite(_network(), **options())
+
+
+def test_a_plan_names_the_kind_of_data():
+    assert kerasbn.plan(_network(), data=SAMPLE).to_dict()["options"]["data"] == "ndarray"
