@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from kerasbn.catalog.roles import NORMALIZING, role_of
 from kerasbn.graph.build import build
@@ -26,6 +22,7 @@ from kerasbn.passes.placement import place
 from kerasbn.passes.proposal import Edit, Proposals, Skip
 from kerasbn.passes.split_activation import split_activation
 from kerasbn.passes.strip_dropout import strip_dropout
+from kerasbn.plan_table import table_of
 from kerasbn.training.compilation import carry_over_compilation, check_compilation, notes_on_compilation
 from kerasbn.training.statistics import start_from_measured
 
@@ -86,19 +83,11 @@ class Plan:
         }
 
     def __str__(self) -> str:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        for heading in ("call site", "what", "detail"):
-            table.add_column(heading, overflow="fold")
         rows: list[tuple[str, str, str]] = [(edit.site, edit.kind, edit.detail) for edit in self.edits]
         rows += [(skip.site, f"skip: {skip.reason.value}", skip.detail) for skip in self.skips]
-        for row in sorted(rows, key=lambda row: self._order[row[0]]):
-            table.add_row(*row)
-        console = Console(file=io.StringIO(), width=120, color_system=None, highlight=False, markup=False)
-        console.print(self.title, "", table, sep="\n")
-        if self.notes:
-            console.print("", *self.notes, sep="\n")
-        lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-        return "\n".join(line.rstrip() for line in lines).strip()
+        rows.sort(key=lambda row: self._order[row[0]])
+        parts = [self.title, table_of(("call site", "what", "detail"), rows), "\n".join(self.notes)]
+        return "\n\n".join(part for part in parts if part)
 
     @property
     def title(self) -> str:

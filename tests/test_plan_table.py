@@ -1,0 +1,66 @@
+"""What repeats is shown once."""
+
+import keras
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from keras import layers as L
+
+import kerasbn
+from kerasbn.plan_table import grouped, table_of
+
+
+def _rows(*sites):
+    return [(site, "insert") for site in sites]
+
+
+GROUPS = {
+    "counting up": (_rows(*(f"conv{n}" for n in range(1, 7))), ["6 x conv{1..6}"]),
+    "blocks": (
+        _rows("stem", *(f"b{n}_{part}" for n in range(3) for part in ("conv", "add")), "head"),
+        ["stem", "3 x b{0..2}_conv b{0..2}_add", "head"],
+    ),
+    "two numbers": (
+        _rows(*(f"b{n}_conv{m}" for n in (1, 2) for m in (1, 2, 3))),
+        ["6 x b{1..2}_conv{1..3}"],
+    ),
+    "a block is not begun in its middle": (
+        _rows("b1_short", "b1_add", *(f"b{n}_{part}" for n in (2, 3, 4) for part in ("conv", "add"))),
+        ["b1_short", "b1_add", "3 x b{2..4}_conv b{2..4}_add"],
+    ),
+    "a gap is not hidden": (_rows(*(f"conv{n}" for n in (1, 2, 3, 4, 5, 7, 9))), ["5 x conv{1..5}", "conv7", "conv9"]),
+    "too few to be worth it": (_rows("conv1", "conv2", "conv3"), ["conv1", "conv2", "conv3"]),
+    "another detail": (
+        [(f"conv{n}", "insert" if n < 6 else "skip") for n in range(1, 8)],
+        ["5 x conv{1..5}", "conv6", "conv7"],
+    ),
+    "nothing": ([], []),
+}
+
+
+@pytest.mark.parametrize("case", GROUPS)
+def test_groups(case):
+    rows, expected = GROUPS[case]
+    got = []
+    for group in grouped(rows):
+        names = " ".join(row[0] for row in group.rows)
+        got.append(names if group.times == 1 else f"{group.times} x {names}")
+    assert got == expected
+
+
+@given(st.lists(st.tuples(st.sampled_from([f"{a}{n}" for a in "ab" for n in range(3)]), st.sampled_from("xy"))))
+def test_every_row_is_counted_once(rows):
+    assert sum(group.times * len(group.rows) for group in grouped(rows)) == len(rows)
+
+
+def test_the_column_of_times_is_there_only_if_something_repeats():
+    assert "times" not in table_of(("call site", "what"), _rows("a", "b"))
+    assert "6 x   conv{1..6}" in table_of(("call site", "what"), _rows(*(f"conv{n}" for n in range(1, 7))))
+
+
+def test_a_plan_of_a_repeating_network_is_short():
+    layers = [L.Dense(8, activation="relu", name=f"fc{n}") for n in range(1, 51)]
+    plan = kerasbn.plan(keras.Sequential([keras.Input((8,)), *layers, L.Dense(3, name="head")]))
+    assert len(plan.edits) == 100
+    assert "50 x   fc{1..50}#0   insert" in str(plan)
+    assert len(str(plan).splitlines()) < 10
