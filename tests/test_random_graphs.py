@@ -24,6 +24,11 @@ def _convolved(x, activation):
     return L.Flatten()(convolution(L.Reshape((WIDTH, 1))(x)))
 
 
+def _by_steps(x, activation):
+    dense = L.TimeDistributed(L.Dense(2, activation=activation))
+    return L.Flatten()(dense(L.Reshape((WIDTH // 2, 2))(x)))
+
+
 # What can happen to one vector, and what to two. `c` is the composer below.
 UNARY = {
     "dense": lambda c, x: L.Dense(WIDTH, use_bias=c.flip())(x),
@@ -43,6 +48,9 @@ UNARY = {
     "identity": lambda c, x: L.Identity()(x),
     "reshape": lambda c, x: L.Flatten()(L.Reshape((2, WIDTH // 2))(x)),
     "conv": lambda c, x: _convolved(x, c.pick(ACTIVATIONS)),
+    "every step": lambda c, x: _by_steps(x, c.pick(ACTIVATIONS)),
+    "functional within a sequential": lambda c, x: keras.Sequential([c.small(), L.Dense(WIDTH)])(x),
+    "several outputs": lambda c, x: L.Add()(list(c.two(x).values())),
     "nested": lambda c, x: c.nested(x),
 }
 BINARY = {
@@ -81,6 +89,16 @@ class Composer:
                 self._nested = keras.Model(inputs, L.Add()([inputs, y]) if self.flip() else y)
         return self._nested(x)
 
+    def small(self):
+        inputs = keras.Input((WIDTH,))
+        x = L.Dense(WIDTH, activation=self.pick(ACTIVATIONS))(inputs)
+        return keras.Model(inputs, L.Add()([inputs, x]))
+
+    def two(self, x):
+        inputs = {"x": keras.Input((WIDTH,), name="x")}
+        y = L.Dense(WIDTH, activation=self.pick(ACTIVATIONS))(inputs["x"])
+        return keras.Model(inputs, {"low": y, "high": L.Dense(WIDTH)(y)})({"x": x})
+
     def model(self):
         inputs = [keras.Input((WIDTH,), name=name) for name in "pq"[: 1 + self.flip()]]
         values = list(inputs)
@@ -107,8 +125,9 @@ def _check(data):
     position = data.draw(st.sampled_from(["auto", "before", "after", "none"]))
     dropout = data.draw(st.sampled_from(["redundant", "all", "none"]))
     copy = data.draw(st.booleans())
+    sample = random_inputs(source, batch=16, seed=2) if data.draw(st.booleans()) else None
     before = snapshot(source)
-    plan = kerasbn.plan(source, position=position, dropout=dropout, copy=copy)
+    plan = kerasbn.plan(source, position=position, dropout=dropout, copy=copy, data=sample)
     note(str(plan))
     inserted = [edit.site for edit in plan.edits if edit.kind == "insert"]
     skipped = [skip.site for skip in plan.skips]
