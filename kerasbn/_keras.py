@@ -194,6 +194,17 @@ def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> Any:
     return optimizer._learning_rate
 
 
+def is_multi_optimizer(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Whether an optimizer hands each variable to one of several. Keras 3.14 has none."""
+    kind = getattr(keras.optimizers, "MultiOptimizer", None)
+    return kind is not None and isinstance(optimizer, kind)
+
+
+def optimizer_map_of(optimizer: keras.optimizers.Optimizer) -> Any:
+    """What gives the optimizer for each variable of a `MultiOptimizer`."""
+    return optimizer._optimizer_map
+
+
 def step_counter(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
     """The variable that counts steps; `Optimizer.iterations` counts accumulated ones."""
     return optimizer._iterations

@@ -25,6 +25,8 @@ class Options:
         norm: The layer whose configuration every inserted layer gets, `None` for kerasbn's own.
         dropout: Which Dropout goes.
         learning_rate_scale: What the compiled optimizer's learning rate is multiplied by.
+        weight_decay_scale: What weight decay and L1 and L2 regularizers are multiplied by.
+        decay_speedup: How many times as fast the learning rate decays.
         data: A sample of inputs that inserted layers take their first statistics from.
         preserve: Whether inserted layers start as the identity at inference.
         shared: Whether a layer called k times gets k normalizations or one.
@@ -36,6 +38,8 @@ class Options:
     norm: Any = None
     dropout: Dropout = "redundant"
     learning_rate_scale: float | None = None
+    weight_decay_scale: float | None = None
+    decay_speedup: float | None = None
     data: Any = dataclasses.field(default=None, repr=False, compare=False)
     preserve: bool = True
     shared: Shared = "per_call"
@@ -52,8 +56,9 @@ class Options:
             raise OptionError(
                 f"Option data is {self.data!r}; it must be a sample of inputs: arrays, a dataset, or None."
             )
-        if self.learning_rate_scale is not None:
-            _check_positive("learning_rate_scale", self.learning_rate_scale)
+        for option in ("learning_rate_scale", "weight_decay_scale", "decay_speedup"):
+            if getattr(self, option) is not None:
+                _check_positive(option, getattr(self, option))
 
 
 def options_from(**keywords: Any) -> Options:

@@ -20,6 +20,7 @@ from kerasbn.passes.insert_normalization import insert_normalization
 from kerasbn.passes.naming import Names
 from kerasbn.passes.placement import place
 from kerasbn.passes.proposal import Edit, Proposals, Skip
+from kerasbn.passes.scale_regularizers import scale_regularizers
 from kerasbn.passes.split_activation import split_activation
 from kerasbn.passes.strip_dropout import strip_dropout
 from kerasbn.plan_table import table_of
@@ -122,6 +123,7 @@ def plan(model: keras.Model, **options: Any) -> Plan:
         lambda graph: split_activation(graph, placements, names),
         lambda graph: insert_normalization(graph, placements, names, checked),
         lambda graph: strip_dropout(graph, checked),
+        lambda graph: scale_regularizers(graph, checked),
     )
     order = {site.address: index for index, site in enumerate(graph.walk())}
     edits: list[Edit] = []
@@ -136,7 +138,7 @@ def plan(model: keras.Model, **options: Any) -> Plan:
         options=checked,
         edits=tuple(sorted(edits, key=lambda edit: order[edit.site])),
         skips=tuple(sorted(skips, key=lambda skip: order[skip.site])),
-        notes=notes_on_compilation(model, [spec.name for spec in _normalizations(graph)]),
+        notes=notes_on_compilation(model, checked, [spec.name for spec in _normalizations(graph)]),
         _graph=graph,
         _order=order,
         _traced=traced,
@@ -177,6 +179,10 @@ def rewrite(model: keras.Model, **options: Any) -> keras.Model:
             `"all"`, `"none"`. Defaults to `"redundant"`.
         learning_rate_scale: Positive float, what the compiled optimizer's learning rate is
             multiplied by; its schedule too. Defaults to `None`: it is left alone.
+        weight_decay_scale: Positive float, what the compiled optimizer's weight decay and the
+            strength of the layers' L1 and L2 regularizers are multiplied by. Defaults to `None`.
+        decay_speedup: Positive float, how many times as fast the compiled optimizer's schedule
+            lets the learning rate decay; a warmup keeps its length. Defaults to `None`.
         data: A sample of inputs: arrays in the structure of the model's inputs, or a
             `tf.data.Dataset`, `keras.utils.PyDataset` or generator of batches, with targets or
             without. Inserted layers start from the statistics measured on it, in one pass when the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -13,6 +13,12 @@ from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError, first_line
 from kerasbn.graph.model import LayerSpec
 
+_WRAPPED: Mapping[type, Mapping[str, str]] = {
+    keras.layers.TimeDistributed: {"layer": "layer"},
+    keras.layers.Bidirectional: {"layer": "forward_layer", "backward_layer": "backward_layer"},
+}
+"""Keras's wrappers: the arguments that are layers, with the attributes that hold them."""
+
 _LIVE_SUFFIXES = ("activation", "_initializer", "_regularizer", "_constraint")
 
 
@@ -20,12 +26,15 @@ def constructor_arguments(layer: keras.layers.Layer) -> dict[str, Any]:
     """A layer's configuration, with its functions and other stateless helpers as live objects.
 
     Serialized and back, an unregistered activation function would be lost. A class with a
-    `from_config` of its own gets what its `get_config` gives. What `TimeDistributed` wraps is a
+    `from_config` of its own gets what its `get_config` gives. What Keras's wrappers hold is a
     spec of its own.
     """
     config = dict(layer.get_config())
-    if type(layer) is keras.layers.TimeDistributed:
-        return {**config, "layer": LayerSpec(type(layer.layer), constructor_arguments(layer.layer))}
+    for argument, attribute in _WRAPPED.get(type(layer), {}).items():
+        wrapped = getattr(layer, attribute)
+        config[argument] = LayerSpec(type(wrapped), constructor_arguments(wrapped))
+    if type(layer) in _WRAPPED:
+        return config
     if not type(layer).from_config.__func__.__module__.startswith("keras."):
         return config
     for key in config:
@@ -66,11 +75,9 @@ def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
 
 def make(spec: LayerSpec) -> keras.layers.Layer:
     """The layer that a spec describes."""
-    config = dict(spec.config)
-    wrapped = config.get("layer")
-    if isinstance(wrapped, LayerSpec):  # a wrapper's from_config takes no layer, only its configuration
-        return spec.cls(**{**config, "layer": make(wrapped)})
-    return spec.cls.from_config(config)
+    if wrapped := spec.wrapped:  # a wrapper's from_config takes no layers, only their configurations
+        return spec.cls(**{**spec.config, **{argument: make(inner) for argument, inner in wrapped.items()}})
+    return spec.cls.from_config(dict(spec.config))
 
 
 def weight_pairs(source: keras.layers.Layer, twin: keras.layers.Layer) -> Iterator[tuple[keras.Variable, Any]]:
@@ -91,12 +98,14 @@ def weight_pairs(source: keras.layers.Layer, twin: keras.layers.Layer) -> Iterat
 
 def initial_values(spec: LayerSpec, layer: keras.layers.Layer) -> Iterator[tuple[keras.Variable, Any]]:
     """Each variable of a new layer that starts from a given value, with that value."""
-    inherited = {} if spec.origin is None else {variable.name: variable for variable in spec.origin.variables}
+    origin = spec.origin
+    inherited = {} if origin is None else {_path_in(origin, variable): variable for variable in origin.variables}
     for variable in layer.variables:
-        if variable.name in spec.values:
-            yield variable, spec.values[variable.name]()
-        elif variable.name in inherited:
-            yield variable, inherited[variable.name]
+        path = _path_in(layer, variable)
+        if path in spec.values:
+            yield variable, spec.values[path]()
+        elif path in inherited:
+            yield variable, inherited[path]
 
 
 def copy_trainable(source: keras.layers.Layer, twin: keras.layers.Layer) -> None:
@@ -114,6 +123,11 @@ def copy_hidden_state(source: keras.layers.Layer, twin: keras.layers.Layer) -> N
             twin.load_assets(folder)
     elif hasattr(twin, "finalize_state"):
         twin.finalize_state()
+
+
+def _path_in(layer: keras.layers.Layer, variable: keras.Variable) -> str:
+    """The path of a variable within its layer: `"kernel"`, `"forward_lstm/lstm_cell/kernel"`."""
+    return str(variable.path).rpartition(f"{layer.name}/")[2]
 
 
 def _signature(variable: keras.Variable) -> tuple[str, tuple[int, ...], str]:

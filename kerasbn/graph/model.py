@@ -44,7 +44,7 @@ class LayerSpec:
     Attributes:
         cls: The layer's class.
         config: Arguments of the constructor; live objects (functions, regularizers) are welcome,
-            and the spec of a layer that this one wraps.
+            and specs of layers that this one wraps.
         origin: The layer that this one replaces. Its weights carry over by name, also the
             progress of the optimizer on them.
         values: Weights that start from something else, by name: what gives the value.
@@ -61,11 +61,15 @@ class LayerSpec:
         return str(self.config["name"])
 
     def with_config(self, **changes: Any) -> LayerSpec:
-        """The same layer with some arguments of its constructor changed; those of the core, if it is wrapped."""
-        wrapped = self.config.get("layer")
-        if isinstance(wrapped, LayerSpec):
-            changes = {"layer": wrapped.with_config(**changes)}
+        """The same layer with some arguments of its constructor changed; those of what it wraps, if it wraps any."""
+        if wrapped := self.wrapped:
+            changes = {argument: spec.with_config(**changes) for argument, spec in wrapped.items()}
         return dataclasses.replace(self, config={**self.config, **changes})
+
+    @property
+    def wrapped(self) -> Mapping[str, LayerSpec]:
+        """The layers that this one wraps, by argument."""
+        return {argument: value for argument, value in self.config.items() if isinstance(value, LayerSpec)}
 
 
 Operation: TypeAlias = "keras.Operation | LayerSpec | Graph"
@@ -74,10 +78,9 @@ Operation: TypeAlias = "keras.Operation | LayerSpec | Graph"
 
 def core_of(operation: Any) -> Any:
     """The layer that `TimeDistributed` applies to every step; anything else is its own core."""
-    if isinstance(operation, LayerSpec):
-        wrapped = operation.config.get("layer")
-        return core_of(wrapped) if isinstance(wrapped, LayerSpec) else operation
-    return core_of(operation.layer) if type(operation) is keras.layers.TimeDistributed else operation
+    if type_of(operation) is not keras.layers.TimeDistributed:
+        return operation
+    return core_of(operation.config["layer"] if isinstance(operation, LayerSpec) else operation.layer)
 
 
 def type_of(operation: Operation) -> type:

@@ -46,6 +46,8 @@ class Reason(enum.Enum):
     """Dropout that is called with training=True, to be random at inference too."""
     NO_NORMALIZATION_BEHIND = "no_normalization_behind"
     """Dropout with no batch normalization behind it, where it does no harm."""
+    REGULARIZER = "regularizer"
+    """Its regularizers cannot be scaled: they are neither L1 nor L2, or not arguments of the layer."""
     ONLY_LAYER = "only_layer"
     """Dropout that is all there is in a model inside the model."""
     KEPT = "kept"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -9,23 +10,50 @@ import keras
 
 from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError
+from kerasbn.options import Options
 from kerasbn.training.schedules import scaled
 
 
-def successor_of(optimizer: keras.optimizers.Optimizer, learning_rate_scale: float | None = None) -> Any:
-    """An optimizer of the same class and configuration, with its learning rate scaled.
+@dataclasses.dataclass(frozen=True)
+class Tempo:
+    """How an optimizer differs from the one that it succeeds.
+
+    Attributes:
+        learning_rate: What its learning rates are multiplied by.
+        weight_decay: What its weight decay is multiplied by.
+        decay: How many times as fast its learning rate decays.
+    """
+
+    learning_rate: float = 1.0
+    weight_decay: float = 1.0
+    decay: float = 1.0
+
+    @classmethod
+    def asked_for(cls, options: Options) -> Tempo:
+        """That of the options, where `None` leaves as it is."""
+        return cls(options.learning_rate_scale or 1.0, options.weight_decay_scale or 1.0, options.decay_speedup or 1.0)
+
+
+SAME = Tempo()
+
+
+def successor_of(optimizer: keras.optimizers.Optimizer, tempo: Tempo = SAME) -> Any:
+    """An optimizer of the same class and configuration but for its tempo.
 
     Raises:
         UnsupportedModelError: if the optimizer cannot be rebuilt from its configuration.
     """
     config = optimizer.get_config()
     if inner := getattr(optimizer, "inner_optimizer", None):
-        config["inner_optimizer"] = successor_of(inner, learning_rate_scale)
+        config["inner_optimizer"] = successor_of(inner, tempo)
         return type(optimizer)(**config)
-    rate = _keras.learning_rate_of(optimizer)
-    if learning_rate_scale is not None:
-        config["learning_rate"] = scaled(rate, learning_rate_scale)
-    elif not isinstance(rate, keras.Variable):
+    if _keras.is_multi_optimizer(optimizer):
+        return type(optimizer)(**{**config, "optimizer_map": _successor_of_map(optimizer, tempo)})
+    for name in config:
+        if name.endswith("weight_decay") and isinstance(config[name], float):
+            config[name] *= tempo.weight_decay
+    rate = scaled(_keras.learning_rate_of(optimizer), tempo.learning_rate, tempo.decay)
+    if not isinstance(rate, keras.Variable):
         config["learning_rate"] = rate
     try:
         return type(optimizer).from_config(config)
@@ -34,6 +62,29 @@ def successor_of(optimizer: keras.optimizers.Optimizer, learning_rate_scale: flo
             f"Optimizer {optimizer.name!r} ({type(optimizer).__name__}) cannot be rebuilt from its configuration: "
             f"{error}. Give the class a get_config that its __init__ understands, or compile the model with another."
         ) from error
+
+
+def leaves(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
+    """The optimizers that do the work: the one inside a wrapper, each of several, else the one itself."""
+    if inner := getattr(optimizer, "inner_optimizer", None):
+        return leaves(inner)
+    if _keras.is_multi_optimizer(optimizer):
+        return [leaf for each in optimizer.optimizers for leaf in leaves(each)]
+    return [optimizer]
+
+
+def _successor_of_map(optimizer: Any, tempo: Tempo) -> Any:
+    """The map of a `MultiOptimizer` with the successors of its optimizers; what was one stays one."""
+    source = _keras.optimizer_map_of(optimizer)
+    if not hasattr(source, "default_optimizer"):
+        raise UnsupportedModelError(
+            f"Optimizer {optimizer.name!r} (MultiOptimizer) chooses its optimizers by a function, which would give the "
+            "rewritten model those of the source. Compile the model with a keras.optimizers.OptimizerMap."
+        )
+    made = {id(each): successor_of(each, tempo) for each in (source.default_optimizer, *source.values())}
+    return type(source)(
+        made[id(source.default_optimizer)], {pattern: made[id(each)] for pattern, each in source.items()}
+    )
 
 
 def carry_progress(
@@ -53,6 +104,14 @@ def carry_progress(
     if inner := getattr(source, "inner_optimizer", None):
         carry_progress(inner, target.inner_optimizer, weights, successors)
     if not source.built:
+        return
+    if _keras.is_multi_optimizer(source):
+        choose = _keras.optimizer_map_of(target)
+        for one, other in zip(source.optimizers, target.optimizers, strict=True):
+            if share := [weight for weight in weights if choose(weight) is other]:
+                carry_progress(one, other, share, successors)
+        target.build(weights)
+        _keras.step_counter(target).assign(_keras.step_counter(source))
         return
     old = list(_slots_of(source))
     new = {slot.key: slot.variable for slot in _build_recorded(target, weights)}

@@ -1,4 +1,4 @@
-"""Scale learning rates, in every form that Keras has."""
+"""Scale learning rates and speed up their decay, in every form that Keras has."""
 
 from __future__ import annotations
 
@@ -18,49 +18,78 @@ _RATES: Mapping[type, tuple[str, ...]] = {
 }
 """The arguments of each of Keras's schedules that are learning rates, so scale with them."""
 
+_SPANS: Mapping[type, str] = {
+    schedules.ExponentialDecay: "decay_steps",
+    schedules.InverseTimeDecay: "decay_steps",
+    schedules.PolynomialDecay: "decay_steps",
+    schedules.PiecewiseConstantDecay: "boundaries",
+    schedules.CosineDecay: "decay_steps",
+    schedules.CosineDecayRestarts: "first_decay_steps",
+}
+"""The argument of each that is a number of steps of decay. A warmup is none."""
+
 
 @keras.saving.register_keras_serializable(package="kerasbn")
 class ScaledSchedule(schedules.LearningRateSchedule):
-    """A learning-rate schedule of another one's values times a constant.
+    """The learning rates of another schedule times a constant, run through faster or slower.
 
     Args:
         schedule: A `LearningRateSchedule`, typically one of your own.
-        scale: Positive float, what each learning rate is multiplied by.
+        scale: Positive float, what each learning rate is multiplied by. Defaults to `1.0`.
+        speedup: Positive float, how many steps of `schedule` go by in one step. Defaults to `1.0`.
     """
 
-    def __init__(self, schedule: schedules.LearningRateSchedule, scale: float) -> None:
+    def __init__(self, schedule: schedules.LearningRateSchedule, scale: float = 1.0, speedup: float = 1.0) -> None:
         self.schedule = schedule
         self.scale = float(scale)
+        self.speedup = float(speedup)
 
     def __call__(self, step: Any) -> Any:
         """The learning rate at a step."""
+        if self.speedup != 1.0:
+            step = keras.ops.cast(step, "float32") * self.speedup
         return self.schedule(step) * self.scale
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, serialized."""
-        return {"schedule": schedules.serialize(self.schedule), "scale": self.scale}
+        return {"schedule": schedules.serialize(self.schedule), "scale": self.scale, "speedup": self.speedup}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ScaledSchedule:
         """The inverse of `get_config`."""
         schedule = config["schedule"]
-        return cls(schedules.deserialize(schedule) if isinstance(schedule, dict) else schedule, config["scale"])
+        live = schedules.deserialize(schedule) if isinstance(schedule, dict) else schedule
+        return cls(**{**config, "schedule": live})
 
 
-def scaled(rate: Any, scale: float) -> Any:
-    """A learning rate, schedule or function of no arguments, times a constant.
+def scaled(rate: Any, scale: float, speedup: float = 1.0) -> Any:
+    """A learning rate times a constant, its decay run through faster.
 
-    Keras's own schedules stay what they are, with scaled arguments.
+    Keras's own schedules stay what they are, with scaled arguments. What does not decay by itself,
+    a number or a function of no arguments, cannot decay faster.
+
+    Args:
+        rate: What an optimizer holds: a variable, a schedule or a function of no arguments.
+        scale: What each learning rate is multiplied by.
+        speedup: How many times as fast it decays. Defaults to `1.0`.
     """
+    if scale == speedup == 1.0:
+        return rate
     if type(rate) in _RATES:
         config = rate.get_config()
         config.update({name: _times(config[name], scale) for name in _RATES[type(rate)]})
-        return type(rate).from_config(config)
+        span = _SPANS[type(rate)]
+        return type(rate).from_config({**config, span: _shortened(config[span], speedup)})
     if isinstance(rate, schedules.LearningRateSchedule):
-        return ScaledSchedule(rate, scale)
+        return ScaledSchedule(rate, scale, speedup)
     if isinstance(rate, keras.Variable):
         return float(rate.numpy()) * scale
     return lambda: rate() * scale
+
+
+def decays(rate: Any) -> bool:
+    """Whether a learning rate is one whose decay can be sped up."""
+    return isinstance(rate, schedules.LearningRateSchedule)
 
 
 def _times(rate: Any, scale: float) -> Any:
@@ -69,3 +98,11 @@ def _times(rate: Any, scale: float) -> Any:
     if isinstance(rate, list | tuple):
         return [_times(each, scale) for each in rate]
     return float(rate) * scale
+
+
+def _shortened(steps: Any, speedup: float) -> Any:
+    """A number of steps, or several, divided; whole where it comes out whole."""
+    if isinstance(steps, list | tuple):
+        return [_shortened(each, speedup) for each in steps]
+    shorter = steps / speedup
+    return int(shorter) if shorter == int(shorter) else shorter

@@ -115,6 +115,66 @@ def test_schedules_are_scaled(schedule, tmp_path):
     np.testing.assert_allclose([float(loaded(s)) for s in steps], [float(ours(s)) for s in steps], rtol=1e-6)
 
 
+@pytest.mark.parametrize("speedup", [2.5, 6.0])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_decay_is_sped_up(schedule, speedup, tmp_path):
+    source = _trained(keras.optimizers.SGD(SCHEDULES[schedule]()))
+    result = kerasbn.rewrite(source, decay_speedup=speedup, learning_rate_scale=2.0)
+    ours, theirs = result.optimizer._learning_rate, source.optimizer._learning_rate
+    if schedule == "cosine":  # the warmup of 5 steps keeps its length
+        pairs = [(2, 2), (5 + 10 / speedup, 15)]
+    else:
+        pairs = [(step, step * speedup) for step in range(0, 30, 2)]
+    for step, original in pairs:
+        np.testing.assert_allclose(ours(np.float32(step)), 2 * theirs(np.float32(original)), rtol=1e-4)
+    result.save(tmp_path / "faster.keras")
+    with keras.saving.custom_object_scope({"Sawtooth": Sawtooth}):
+        loaded = keras.models.load_model(tmp_path / "faster.keras").optimizer._learning_rate
+    np.testing.assert_allclose([float(loaded(s)) for s in range(9)], [float(ours(s)) for s in range(9)], rtol=1e-6)
+
+
+def test_a_learning_rate_without_a_schedule_does_not_decay_faster():
+    source = _trained(keras.optimizers.SGD(0.1))
+    plan = kerasbn.plan(source, decay_speedup=6.0)
+    assert any("no schedule" in note for note in plan.notes)
+    assert float(plan.apply().optimizer.learning_rate) == pytest.approx(0.1)
+
+
+def test_weight_decay_of_the_optimizer_is_scaled():
+    source = _trained(keras.optimizers.LossScaleOptimizer(keras.optimizers.AdamW(0.01, weight_decay=0.1)))
+    result = kerasbn.rewrite(source, weight_decay_scale=0.2)
+    assert result.optimizer.inner_optimizer.weight_decay == pytest.approx(0.02)
+    assert source.optimizer.inner_optimizer.weight_decay == pytest.approx(0.1)
+
+
+needs_several = pytest.mark.skipif(not hasattr(keras.optimizers, "MultiOptimizer"), reason="Keras 3.14 has none")
+
+
+@needs_several
+def test_several_optimizers_stay_several():
+    shared = keras.optimizers.SGD(0.01, momentum=0.9)
+    chosen = keras.optimizers.OptimizerMap(shared, {".*head/bias": keras.optimizers.Adam(0.1), ".*a/bias": shared})
+    source = _trained(keras.optimizers.MultiOptimizer(chosen))
+    result = kerasbn.rewrite(source, position="after", learning_rate_scale=5.0)
+    sgd, adam = sorted(result.optimizer.optimizers, key=lambda each: -len(each.variables))
+    assert (type(sgd), type(adam)) == (keras.optimizers.SGD, keras.optimizers.Adam)
+    assert float(sgd.learning_rate) == pytest.approx(0.05)
+    assert float(adam.learning_rate) == pytest.approx(0.5)
+    assert float(shared.learning_rate) == pytest.approx(0.01)
+    np.testing.assert_array_equal(sgd.momentums[0], shared.momentums[0])
+    assert np.any(shared.momentums[0]), "a slot of zeros tells nothing"
+    assert int(result.optimizer.iterations) == int(source.optimizer.iterations)
+    result.fit(np.zeros((8, 12)), np.zeros(8), verbose=0)
+
+
+@needs_several
+def test_several_optimizers_chosen_by_a_function_are_refused():
+    sgd = keras.optimizers.SGD(0.01)
+    source = _trained(keras.optimizers.MultiOptimizer(lambda variable: sgd))
+    with pytest.raises(kerasbn.UnsupportedModelError, match="OptimizerMap"):
+        kerasbn.rewrite(source)
+
+
 def test_without_a_scale_the_learning_rate_is_as_it_was():
     source = _trained(keras.optimizers.SGD(Sawtooth()))
     assert kerasbn.rewrite(source).optimizer._learning_rate is source.optimizer._learning_rate
