@@ -29,7 +29,7 @@ class Role(enum.Enum):
     NORMALIZATION = enum.auto()
     """Normalizes each example by itself."""
     DROPOUT = enum.auto()
-    """Multiplies by random numbers while training, by 1 at inference."""
+    """Random while training, nothing at inference: Dropout of any kind, and noise."""
     IDENTITY = enum.auto()
     """Leaves the values as they are, at inference at least."""
     REARRANGEMENT = enum.auto()
@@ -63,10 +63,10 @@ _LAYERS: Mapping[type, Role] = {
             *(layers.Activation, layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.ELU, layers.Softmax),
         ),
         Role.DROPOUT: (
-            *(layers.Dropout, layers.GaussianDropout),
+            *(layers.Dropout, layers.GaussianDropout, layers.AlphaDropout, layers.GaussianNoise),
             *(layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D),
         ),
-        Role.IDENTITY: (*(layers.Identity, layers.AlphaDropout, layers.GaussianNoise, layers.ActivityRegularization),),
+        Role.IDENTITY: (layers.Identity, layers.ActivityRegularization),
         Role.REARRANGEMENT: (
             *(layers.Reshape, layers.Flatten, layers.Permute, layers.RepeatVector),
             *(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D),

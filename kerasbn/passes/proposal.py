@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Iterable
 from typing import Literal
 
 from kerasbn.graph.edit import Change
@@ -52,6 +53,12 @@ class Reason(enum.Enum):
     """Dropout that is all there is in a model inside the model."""
     KEPT = "kept"
     """Dropout, with the option dropout="none"."""
+    STOCHASTIC_DEPTH = "stochastic_depth"
+    """Dropout of whole branches, example by example, which goes together with batch normalization."""
+    AUGMENTATION = "augmentation"
+    """Noise on the inputs."""
+    RECURRENT_DROPOUT = "recurrent_dropout"
+    """The Dropout within a recurrent layer, which goes only with dropout="all"."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,3 +99,10 @@ class Proposals:
 
     edits: tuple[Edit, ...] = ()
     skips: tuple[Skip, ...] = ()
+
+    @classmethod
+    def of(cls, outcomes: Iterable[Edit | Skip]) -> Proposals:
+        """The edits and skips among what was found."""
+        found = tuple(outcomes)
+        edits = tuple(each for each in found if isinstance(each, Edit))
+        return cls(edits, tuple(each for each in found if isinstance(each, Skip)))

@@ -23,10 +23,10 @@ _NORMS = ("l1", "l2")
 def scale_regularizers(graph: Graph, options: Options) -> Proposals:
     """Propose a new layer for each one of the source that has L1 or L2 regularizers."""
     scale = options.weight_decay_scale
-    if scale is None:
-        return Proposals()
-    edits: list[Edit] = []
-    skips: list[Skip] = []
+    return Proposals() if scale is None else Proposals.of(_outcomes(graph, scale))
+
+
+def _outcomes(graph: Graph, scale: float) -> Iterator[Edit | Skip]:
     for operation, sites in graph.calls.items():
         layer = operation.origin if isinstance(operation, LayerSpec) else operation
         if not isinstance(layer, keras.layers.Layer) or not any(_regularizers_of_weights(layer)):
@@ -36,11 +36,10 @@ def scale_regularizers(graph: Graph, options: Options) -> Proposals:
         if stronger:
             changed = spec.with_config(**{name: _scaled(each, scale) for name, each in stronger.items()})
             detail = f"{', '.join(stronger)} times {scale:g}"
-            edits.append(Edit(sites[0].address, "replace", detail, (Replace(operation, changed),)))
+            yield Edit(sites[0].address, "replace", detail, (Replace(operation, changed),))
         else:
             detail = "its regularizers are not L1 or L2, or not arguments of the layer"
-            skips.append(Skip(sites[0].address, Reason.REGULARIZER, detail))
-    return Proposals(tuple(edits), tuple(skips))
+            yield Skip(sites[0].address, Reason.REGULARIZER, detail)
 
 
 def _regularizers_of_weights(layer: keras.layers.Layer) -> Iterator[Any]:
