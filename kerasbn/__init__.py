@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kerasbn.planner import Plan as Plan
     from kerasbn.planner import plan as plan
     from kerasbn.planner import rewrite as rewrite
+    from kerasbn.training.calibration import calibrate as calibrate
 
 # Imported on first use: `kerasbn-rewrite --help` answers without TensorFlow.
 _LAZY = {
@@ -29,6 +30,7 @@ _LAZY = {
     "Plan": "kerasbn.planner",
     "Reason": "kerasbn.passes.proposal",
     "Skip": "kerasbn.passes.proposal",
+    "calibrate": "kerasbn.training.calibration",
     "export": "kerasbn.exporters",
     "layers": "kerasbn.layers",
     "plan": "kerasbn.planner",

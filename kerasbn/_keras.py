@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -166,6 +166,32 @@ def knows_training(operation: Any) -> bool:
 def mask_of(tensor: Any) -> Any:
     """The mask that travels with a tensor, `None` if there is none."""
     return get_keras_mask(tensor)
+
+
+@contextlib.contextmanager
+def observed(layers: Iterable[keras.layers.Layer], note: Callable[..., None]) -> Iterator[None]:
+    """Have `note(layer, *args, **kwargs)` called ahead of each call of the layers, wherever it comes from.
+
+    An attribute `call` of the layer itself goes ahead of its class's method.
+    """
+
+    def watched(layer: keras.layers.Layer) -> Callable[..., Any]:
+        call = layer.call
+
+        def call_and_note(*args: Any, **kwargs: Any) -> Any:
+            note(layer, *args, **kwargs)
+            return call(*args, **kwargs)
+
+        return call_and_note
+
+    kept = list(layers)
+    for layer in kept:
+        object.__setattr__(layer, "call", watched(layer))
+    try:
+        yield
+    finally:
+        for layer in kept:
+            object.__delattr__(layer, "call")
 
 
 def batches_of(data: Any, batch_size: int) -> tuple[Iterator[Any], int | None]:

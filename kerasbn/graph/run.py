@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -11,7 +13,22 @@ from kerasbn import _keras
 from kerasbn.graph.model import CallSite, Graph, Value
 
 Call: TypeAlias = Callable[[CallSite, tuple[Any, ...], dict[str, Any]], Any]
-"""What makes a call: gets the call site and its arguments with arrays in the place of values."""
+"""What makes a call: gets the call site and its arguments with tensors in the place of values."""
+
+
+class Run:
+    """How far one batch has come: the values that are still needed, and what was called."""
+
+    def __init__(self, values: dict[Value, Any], uses: Counter[Value]) -> None:
+        self.values = values
+        self.uses = uses
+        self.called: set[CallSite] = set()
+
+    @property
+    def nbytes(self) -> int:
+        """About how much memory its values take, at 4 bytes a number."""
+        shapes = (getattr(tensor, "shape", ()) for tensor in keras.tree.flatten(list(self.values.values())))
+        return sum(4 * math.prod(size or 1 for size in shape) for shape in shapes)
 
 
 class Runner:
@@ -21,35 +38,48 @@ class Runner:
 
     Args:
         graph: The graph; graphs inside are run as well.
-        targets: The addresses of the call sites to arrive at.
+        is_target: Tells the call sites to arrive at.
     """
 
-    def __init__(self, graph: Graph, targets: Iterable[str]) -> None:
+    def __init__(self, graph: Graph, is_target: Callable[[CallSite], bool]) -> None:
         self._inputs = keras.tree.flatten(graph.inputs)
-        self._sites = _leading_to(frozenset(targets), graph.flat().sites)
-        last_use = {value: site for site in self._sites for value in (*site.outputs, *site.inputs)}
-        self._done_after: dict[CallSite, list[Value]] = {site: [] for site in self._sites}
-        for value, site in last_use.items():
-            self._done_after[site].append(value)
+        self.sites = _leading_to(is_target, graph.flat().sites)
+        self._uses = Counter(value for site in self.sites for value in set(site.inputs))
 
-    def run(self, inputs: Sequence[Any], call: Call) -> None:
-        """Make the calls in their order.
+    def start(self, inputs: Sequence[Any]) -> Run:
+        """A run that has the tensors for the graph's inputs, flat, and has called nothing yet."""
+        given = zip(self._inputs, inputs, strict=True)
+        return Run({value: tensor for value, tensor in given if self._uses[value]}, self._uses.copy())
+
+    def advance(self, run: Run, call: Call, hold: Callable[[CallSite], bool] = lambda site: False) -> None:
+        """Make the calls that were not made yet, in their order.
 
         Args:
-            inputs: The tensors for the graph's inputs, flat.
+            run: The run to go on with.
             call: What makes each call, `call_at_inference` or something that looks on besides.
+            hold: The call sites that are not called yet, nor what depends on them. Defaults to none.
         """
-        values = dict(zip(self._inputs, inputs, strict=True))
+        for site in self.sites:
+            if site in run.called or hold(site) or any(value not in run.values for value in site.inputs):
+                continue
+            outputs = self.call(run, site, call)
+            run.called.add(site)
+            made = zip(site.outputs, keras.tree.flatten(outputs), strict=True)
+            run.values.update((value, tensor) for value, tensor in made if self._uses[value])
+            for value in set(site.inputs):
+                run.uses[value] -= 1
+                if not run.uses[value]:
+                    del run.values[value]
+
+    def call(self, run: Run, site: CallSite, call: Call) -> Any:
+        """Make one call without noting that it was made."""
 
         def filled(leaf: Any) -> Any:
-            return values[leaf] if isinstance(leaf, Value) else leaf
+            return run.values[leaf] if isinstance(leaf, Value) else leaf
 
-        for site in self._sites:
-            args = keras.tree.map_structure(filled, site.args)
-            outputs = call(site, args, keras.tree.map_structure(filled, dict(site.kwargs)))
-            values.update(zip(site.outputs, keras.tree.flatten(outputs), strict=True))
-            for value in self._done_after[site]:
-                values.pop(value, None)
+        return call(
+            site, keras.tree.map_structure(filled, site.args), keras.tree.map_structure(filled, dict(site.kwargs))
+        )
 
 
 def call_at_inference(site: CallSite, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -60,11 +90,11 @@ def call_at_inference(site: CallSite, args: tuple[Any, ...], kwargs: dict[str, A
     return operation(*args, **kwargs)
 
 
-def _leading_to(targets: frozenset[str], sites: Sequence[CallSite]) -> tuple[CallSite, ...]:
+def _leading_to(is_target: Callable[[CallSite], bool], sites: Sequence[CallSite]) -> tuple[CallSite, ...]:
     needed: set[Value] = set()
     found: list[CallSite] = []
     for site in reversed(sites):
-        if site.address in targets or not needed.isdisjoint(site.outputs):
+        if is_target(site) or not needed.isdisjoint(site.outputs):
             found.append(site)
             needed.update(site.inputs)
     return tuple(reversed(found))

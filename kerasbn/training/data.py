@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import keras
@@ -14,32 +15,36 @@ from kerasbn.progress import shown
 _BATCH = 32
 
 
-def batches(model: keras.Model, data: Any, doing: str) -> Iterator[list[Any]]:
+def batches(model: keras.Model, data: Any, doing: str, steps: int | None = None) -> Iterator[list[Any]]:
     """The inputs of a model, batch by batch: flat, as tensors, in the dtypes of the model's inputs.
 
     Args:
-        model: A Sequential or Functional model.
+        model: The model. Of a subclassed one the inputs come out as they are, in one piece.
         data: Arrays in the structure of the model's inputs, or a `tf.data.Dataset`,
             `keras.utils.PyDataset` or generator of batches `x`, `(x,)`, `(x, y)` or
             `(x, y, sample_weight)`. Arrays are taken by 32, or by the batch size that the model
             insists on; a last batch that is smaller than that is left out.
         doing: What the batches are for, shown as progress.
+        steps: The most batches to take. Defaults to `None`: all.
 
     Raises:
         OptionError: if the data is of another kind, does not fit the model, or is empty.
     """
-    specs = keras.tree.flatten(model.inputs)
+    functional = _keras.functional_of(model)
+    specs = [] if functional is None else keras.tree.flatten(model.inputs)
     try:
-        source, count = _keras.batches_of(data, specs[0].shape[0] or _BATCH)
+        source, count = _keras.batches_of(data, next((spec.shape[0] for spec in specs), None) or _BATCH)
     except Exception as error:
         raise OptionError(
             f"Option data cannot be taken batch by batch: {first_line(error)}. It must be arrays in the structure "
             "of the model's inputs, a tf.data.Dataset, a keras.utils.PyDataset, or a generator of batches."
         ) from error
     empty = True
-    for batch in shown(source, doing, count):
-        tensors = _tensors(model, keras.utils.unpack_x_y_sample_weight(batch)[0])
-        if all(spec.shape[0] in (None, tensor.shape[0]) for spec, tensor in zip(specs, tensors, strict=True)):
+    total = steps if count is None or (steps is not None and steps < count) else count
+    for batch in shown(islice(source, steps), doing, total):
+        inputs = keras.utils.unpack_x_y_sample_weight(batch)[0]
+        tensors = [inputs] if functional is None else _tensors(model, inputs)
+        if all(spec.shape[0] in (None, tensor.shape[0]) for spec, tensor in zip(specs, tensors, strict=False)):
             empty = False
             yield tensors
     if empty:

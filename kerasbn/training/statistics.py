@@ -20,7 +20,7 @@ from kerasbn.graph.model import CallSite
 from kerasbn.graph.read import read
 from kerasbn.graph.run import Runner, call_at_inference
 from kerasbn.training.data import batches
-from kerasbn.training.moments import Moments, array_of, moments_of
+from kerasbn.training.moments import Meter, Moments, array_of
 
 
 def start_from_measured(
@@ -39,38 +39,49 @@ def start_from_measured(
     Raises:
         OptionError: if the data does not fit the model, or a layer's input is not finite on it.
     """
-    graph = read(model)
-    sites = [site for site in graph.walk() if site.operation in norms]
-    runner = Runner(graph, [site.address for site in sites])
-    measured: dict[keras.layers.BatchNormalization, Moments] = {}
+    runner = Runner(read(model), lambda site: site.operation in norms)
+    meter = Meter()
 
     def call(site: CallSite, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         norm: Any = site.operation
-        if norm not in norms:
-            return call_at_inference(site, args, kwargs)
-        moments = moments_of(args[0], norm.axis, kwargs.get("mask", _keras.mask_of(args[0])))
-        measured[norm] = measured[norm] + moments if norm in measured else moments
-        return call_at_inference(site, args, kwargs) if preserve else norm(*args, **{**kwargs, "training": True})
+        if norm in norms and not preserve:
+            return norm(*args, **{**kwargs, "training": True})
+        return call_at_inference(site, args, kwargs)
 
-    for inputs in batches(model, data, "Measuring statistics"):
-        with keras.StatelessScope():  # nothing is written: no moving average, no state of a recurrent layer
-            runner.run(inputs, call)
-    for site in sites:
-        norm = site.operation
-        if not np.all(np.isfinite(measured[norm].squares)):
-            raise OptionError(
-                f"On the sample in option data, what {site.address} normalizes is not finite. Take the inputs that are "
-                "NaN or infinite out of it, or leave the option out."
-            )
-    for norm, moments in measured.items():
-        _start(norm, moments, preserve)
+    with _keras.observed(norms, meter):
+        for inputs in batches(model, data, "Measuring statistics"):
+            with keras.StatelessScope():  # nothing is written: no moving average, no state of a recurrent layer
+                runner.advance(runner.start(inputs), call)
+    measured = list(meter.read())
+    for norm, moments in measured:
+        check_finite(norm, moments)
+    for norm, moments in measured:
+        if preserve:
+            _compensate(norm, moments)
+        set_statistics(norm, moments)
 
 
-def _start(norm: keras.layers.BatchNormalization, moments: Moments, preserve: bool) -> None:
-    if preserve:
-        scale = array_of(norm.gamma) / np.sqrt(array_of(norm.moving_variance) + norm.epsilon)
-        shift = array_of(norm.beta) - array_of(norm.moving_mean) * scale
-        norm.gamma.assign(scale * np.sqrt(moments.variance + norm.epsilon))
-        norm.beta.assign(shift + moments.mean * scale)
+def check_finite(norm: keras.layers.BatchNormalization, moments: Moments) -> None:
+    """Refuse moments that would make a layer useless.
+
+    Raises:
+        OptionError: if any of its inputs was NaN or infinite.
+    """
+    if not moments.finite:
+        raise OptionError(
+            f"On the data given, what layer {norm.name!r} normalizes is not finite. Take the inputs that are NaN or "
+            "infinite out of it, or look for the layer before that overflows."
+        )
+
+
+def set_statistics(norm: keras.layers.BatchNormalization, moments: Moments) -> None:
+    """Give a batch normalization the mean and variance of a population."""
     norm.moving_mean.assign(moments.mean)
     norm.moving_variance.assign(moments.variance)
+
+
+def _compensate(norm: keras.layers.BatchNormalization, moments: Moments) -> None:
+    scale = array_of(norm.gamma) / np.sqrt(array_of(norm.moving_variance) + norm.epsilon)
+    shift = array_of(norm.beta) - array_of(norm.moving_mean) * scale
+    norm.gamma.assign(scale * np.sqrt(moments.variance + norm.epsilon))
+    norm.beta.assign(shift + moments.mean * scale)
