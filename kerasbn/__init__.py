@@ -13,6 +13,7 @@ from kerasbn.errors import VerificationError as VerificationError
 
 if TYPE_CHECKING:
     from kerasbn import layers as layers
+    from kerasbn import recipes as recipes
     from kerasbn.exporters import ExportReport as ExportReport
     from kerasbn.exporters import export as export
     from kerasbn.passes.proposal import Edit as Edit
@@ -22,18 +23,23 @@ if TYPE_CHECKING:
     from kerasbn.planner import plan as plan
     from kerasbn.planner import rewrite as rewrite
     from kerasbn.training.calibration import calibrate as calibrate
+    from kerasbn.training.learning_rate import LearningRateCurve as LearningRateCurve
+    from kerasbn.training.learning_rate import find_learning_rate as find_learning_rate
 
 # Imported on first use: `kerasbn-rewrite --help` answers without TensorFlow.
 _LAZY = {
     "Edit": "kerasbn.passes.proposal",
     "ExportReport": "kerasbn.exporters",
+    "LearningRateCurve": "kerasbn.training.learning_rate",
     "Plan": "kerasbn.planner",
     "Reason": "kerasbn.passes.proposal",
     "Skip": "kerasbn.passes.proposal",
     "calibrate": "kerasbn.training.calibration",
+    "find_learning_rate": "kerasbn.training.learning_rate",
     "export": "kerasbn.exporters",
     "layers": "kerasbn.layers",
     "plan": "kerasbn.planner",
+    "recipes": "kerasbn.recipes",
     "rewrite": "kerasbn.planner",
 }
 
@@ -47,7 +53,7 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'kerasbn' has no attribute {name!r}")
     module = importlib.import_module(_LAZY[name])
-    value = module if name == "layers" else getattr(module, name)
+    value = module if name in ("layers", "recipes") else getattr(module, name)
     globals()[name] = value
     return value
 

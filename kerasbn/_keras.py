@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 
 import keras
 from keras.src.backend import get_keras_mask
+from keras.src.backend.common.global_state import get_global_attribute
 from keras.src.models.functional import Functional as Functional
 from keras.src.models.functional import functional_like_constructor
 from keras.src.ops.node import Node
+from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 from keras.src.saving.serialization_lib import SafeModeScope
 from keras.src.trainers.data_adapters import get_data_adapter
 
@@ -194,15 +196,32 @@ def observed(layers: Iterable[keras.layers.Layer], note: Callable[..., None]) ->
             object.__delattr__(layer, "call")
 
 
-def batches_of(data: Any, batch_size: int) -> tuple[Iterator[Any], int | None]:
-    """What `fit` would take, batch by batch, and how many batches there are, if that is known.
+TRAINING_ATTRIBUTES = ("optimizer", "train_function", "stop_training", "steps_per_execution")
+"""What training a model changes about it besides variables."""
+
+
+def train_with(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
+    """Have the next step of training use another optimizer, and be one step."""
+    model.optimizer = optimizer
+    model.train_function = None  # compiled for the one before
+    model.steps_per_execution = 1
+
+
+def global_seed_variables() -> list[keras.Variable]:
+    """The state of the seed generator for random operations that have none of their own."""
+    generator = get_global_attribute(GLOBAL_SEED_GENERATOR)
+    return [] if generator is None else [generator.state]
+
+
+def batches_of(*data: Any, batch_size: int, shuffle: bool = False) -> tuple[Iterator[Any], int | None]:
+    """What `fit(*data)` would take, batch by batch, and how many batches there are, if that is known.
 
     Raises:
         ValueError: if it is nothing that `fit` takes.
     """
-    if isinstance(data, Iterator):  # Keras takes none that yields inputs alone
-        return data, None
-    adapter = get_data_adapter(data, batch_size=batch_size)
+    if isinstance(data[0], Iterator):  # Keras takes none that yields inputs alone
+        return data[0], None
+    adapter = get_data_adapter(*data, batch_size=batch_size, shuffle=shuffle)
     return iter(adapter.get_numpy_iterator()), adapter.num_batches
 
 

@@ -13,6 +13,7 @@ Position = Literal["auto", "before", "after", "none"]
 RulePosition = Literal["auto", "before", "after", "none", "skip"]
 Dropout = Literal["redundant", "all", "none"]
 Shared = Literal["per_call", "shared"]
+LocalResponse = Literal["keep", "remove"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Options:
         rules: Pairs of a glob over layer paths and a position, or `"skip"`. The first match wins.
         norm: The layer whose configuration every inserted layer gets, `None` for kerasbn's own.
         dropout: Which Dropout goes.
+        normalize_inputs: Whether the inputs of the model are normalized as well.
+        local_response_normalization: Whether it goes.
         learning_rate_scale: What the compiled optimizer's learning rate is multiplied by.
         weight_decay_scale: What weight decay and L1 and L2 regularizers are multiplied by.
         decay_speedup: How many times as fast the learning rate decays.
@@ -37,6 +40,8 @@ class Options:
     rules: tuple[tuple[str, RulePosition], ...] = ()
     norm: Any = None
     dropout: Dropout = "redundant"
+    normalize_inputs: bool = False
+    local_response_normalization: LocalResponse = "keep"
     learning_rate_scale: float | None = None
     weight_decay_scale: float | None = None
     decay_speedup: float | None = None
@@ -49,6 +54,8 @@ class Options:
         _check_choice("position", self.position, get_args(Position))
         _check_choice("dropout", self.dropout, get_args(Dropout))
         _check_choice("shared", self.shared, get_args(Shared))
+        _check_choice("local_response_normalization", self.local_response_normalization, get_args(LocalResponse))
+        _check_flag("normalize_inputs", self.normalize_inputs)
         _check_flag("preserve", self.preserve)
         _check_flag("copy", self.copy)
         object.__setattr__(self, "rules", tuple(_checked_rules(self.rules)))

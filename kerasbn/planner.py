@@ -18,11 +18,13 @@ from kerasbn.graph.trace import Traced, is_traceable, trace
 from kerasbn.options import Options, options_from
 from kerasbn.passes.insert_normalization import insert_normalization
 from kerasbn.passes.naming import Names
+from kerasbn.passes.normalize_inputs import normalize_inputs
 from kerasbn.passes.placement import place
 from kerasbn.passes.proposal import Edit, Proposals, Skip
 from kerasbn.passes.scale_regularizers import scale_regularizers
 from kerasbn.passes.split_activation import split_activation
 from kerasbn.passes.strip_dropout import strip_dropout
+from kerasbn.passes.strip_local_response import strip_local_response
 from kerasbn.plan_table import table_of
 from kerasbn.training.compilation import carry_over_compilation, check_compilation, notes_on_compilation
 from kerasbn.training.statistics import start_from_measured
@@ -120,12 +122,15 @@ def plan(model: keras.Model, **options: Any) -> Plan:
     names = Names(graph)
     placements = place(graph, checked)
     passes: tuple[Callable[[Graph], Proposals], ...] = (
+        lambda graph: normalize_inputs(graph, names, checked),
         lambda graph: split_activation(graph, placements, names),
         lambda graph: insert_normalization(graph, placements, names, checked),
+        lambda graph: strip_local_response(graph, checked),
         lambda graph: strip_dropout(graph, checked),
         lambda graph: scale_regularizers(graph, checked),
     )
-    order = {site.address: index for index, site in enumerate(graph.walk())}
+    inputs = [value.spec.name for value in keras.tree.flatten(graph.inputs)]
+    order = {address: index for index, address in enumerate([*inputs, *graph.by_address])}
     edits: list[Edit] = []
     skips = list(placements.skips)
     for propose in passes:
@@ -177,6 +182,11 @@ def rewrite(model: keras.Model, **options: Any) -> keras.Model:
             `None`: `kerasbn.layers.BatchNormalization`.
         dropout: Which Dropout goes. `"redundant"`: what feeds a batch normalization further down.
             `"all"`, `"none"`. Defaults to `"redundant"`.
+        normalize_inputs: Whether each input of numbers is normalized as well, in the place of
+            standardising the data. A rule `("name", "skip")` leaves the input of that name alone.
+            Defaults to `False`.
+        local_response_normalization: `"keep"`, or `"remove"` the layers that do it: `Lambda`s of
+            TensorFlow's function, layers named after it. Defaults to `"keep"`.
         learning_rate_scale: Positive float, what the compiled optimizer's learning rate is
             multiplied by; its schedule too. Defaults to `None`: it is left alone.
         weight_decay_scale: Positive float, what the compiled optimizer's weight decay and the

@@ -1,6 +1,7 @@
 """Edits of a graph: the three changes that every pass is made of.
 
 insert   v -> f(v)    behind a call site: every user of its value sees the new one;
+                      or behind an input of the model: likewise;
                       or ahead of a call site: that one alone does
 remove   f(v) -> v    a call site with one input and one output of the same shape
 replace  f -> g       an operation, at all of its call sites
@@ -11,7 +12,8 @@ from __future__ import annotations
 import dataclasses
 import operator
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import TypeAlias
 
 import keras
@@ -36,6 +38,14 @@ class InsertAhead:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class InsertBehindInput:
+    """Put a call of `layer` behind the model's input of this name."""
+
+    name: str
+    layer: LayerSpec
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Remove:
     """Take the call site at `address` out; its users get its input instead."""
 
@@ -50,7 +60,7 @@ class Replace:
     layer: LayerSpec
 
 
-Change: TypeAlias = Insert | InsertAhead | Remove | Replace
+Change: TypeAlias = Insert | InsertAhead | InsertBehindInput | Remove | Replace
 
 
 def apply(graph: Graph, changes: Iterable[Change]) -> Graph:
@@ -58,7 +68,7 @@ def apply(graph: Graph, changes: Iterable[Change]) -> Graph:
 
     Two insertions behind one site stack up in the order given, the last one nearest to the site.
     """
-    return _Editor(graph, changes).edited(graph)
+    return _Editor(graph, changes).edited_whole(graph)
 
 
 class _Editor:
@@ -67,6 +77,7 @@ class _Editor:
     def __init__(self, graph: Graph, changes: Iterable[Change]) -> None:
         self._behind: dict[str, list[LayerSpec]] = defaultdict(list)
         self._ahead: dict[str, list[LayerSpec]] = defaultdict(list)
+        self._inputs: dict[str, LayerSpec] = {}
         self._removed: set[str] = set()
         self._replaced: dict[Operation, Operation] = {}
         self._calls: dict[LayerSpec, int] = defaultdict(int)
@@ -76,6 +87,8 @@ class _Editor:
                     self._behind[address].append(layer)
                 case InsertAhead(address, layer):
                     self._ahead[address].append(layer)
+                case InsertBehindInput(name, layer):
+                    self._inputs[name] = layer
                 case Remove(address):
                     self._removed.add(address)
                 case Replace(operation, layer):
@@ -83,11 +96,27 @@ class _Editor:
         missing = (self._behind.keys() | self._ahead.keys() | self._removed) - graph.by_address.keys()
         assert not missing, f"edits of call sites that the graph does not have: {sorted(missing)}"
 
-    def edited(self, graph: Graph) -> Graph:
-        """The graph with the changes made; the very same one if none concerns it."""
+    def edited_whole(self, graph: Graph) -> Graph:
+        """The outermost graph, with the changes to its inputs as well."""
         bypass: dict[Value, Value] = {}
-
         sites: list[CallSite] = []
+        for value in keras.tree.flatten(graph.inputs):
+            if layer := self._inputs.get(value.spec.name):
+                bypass[value] = value.alike()
+                sites.append(CallSite(layer, layer.name, 0, args=(value,), kwargs={}, outputs=(bypass[value],)))
+        return self.edited(graph, sites, bypass)
+
+    def edited(
+        self, graph: Graph, sites: Iterable[CallSite] = (), instead: Mapping[Value, Value] = MappingProxyType({})
+    ) -> Graph:
+        """The graph with the changes made; the very same one if none concerns it.
+
+        Args:
+            graph: The graph.
+            sites: Call sites to begin with. Defaults to none.
+            instead: Values to use in the place of others. Defaults to none.
+        """
+        sites, bypass = list(sites), dict(instead)
         for site in graph.sites:
             if bypass and any(value in bypass for value in site.inputs):
                 site = site.with_arguments(bypass)

@@ -101,7 +101,10 @@ class _Placer:
         self._places: dict[str, Place] = {}
         self._skips: dict[str, _Refusal] = {}
         for glob, _ in options.rules:
-            if not any(fnmatch.fnmatchcase(site.path, glob) for site in graph.walk()):
+            paths = [site.path for site in graph.walk()]
+            if options.normalize_inputs:
+                paths += [value.spec.name for value in keras.tree.flatten(graph.inputs)]
+            if not any(fnmatch.fnmatchcase(path, glob) for path in paths):
                 raise OptionError(
                     f"Rule {glob!r} matches no layer of model {graph.name!r}. Layers are matched by their path, "
                     f"such as {graph.sites[0].path if graph.sites else 'conv1'!r}; str(kerasbn.plan(model)) lists them."

@@ -33,7 +33,7 @@ def batches(model: keras.Model, data: Any, doing: str, steps: int | None = None)
     functional = _keras.functional_of(model)
     specs = [] if functional is None else keras.tree.flatten(model.inputs)
     try:
-        source, count = _keras.batches_of(data, next((spec.shape[0] for spec in specs), None) or _BATCH)
+        source, count = _keras.batches_of(data, batch_size=next((spec.shape[0] for spec in specs), None) or _BATCH)
     except Exception as error:
         raise OptionError(
             f"Option data cannot be taken batch by batch: {first_line(error)}. It must be arrays in the structure "

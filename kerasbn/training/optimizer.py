@@ -37,24 +37,29 @@ class Tempo:
 SAME = Tempo()
 
 
-def successor_of(optimizer: keras.optimizers.Optimizer, tempo: Tempo = SAME) -> Any:
+def successor_of(optimizer: keras.optimizers.Optimizer, tempo: Tempo = SAME, *, rate: float | None = None) -> Any:
     """An optimizer of the same class and configuration but for its tempo.
+
+    Args:
+        optimizer: The optimizer.
+        tempo: What changes. Defaults to nothing.
+        rate: A constant learning rate in the place of its own. Defaults to `None`: its own.
 
     Raises:
         UnsupportedModelError: if the optimizer cannot be rebuilt from its configuration.
     """
     config = optimizer.get_config()
     if inner := getattr(optimizer, "inner_optimizer", None):
-        config["inner_optimizer"] = successor_of(inner, tempo)
+        config["inner_optimizer"] = successor_of(inner, tempo, rate=rate)
         return type(optimizer)(**config)
     if _keras.is_multi_optimizer(optimizer):
         return type(optimizer)(**{**config, "optimizer_map": _successor_of_map(optimizer, tempo)})
     for name in config:
         if name.endswith("weight_decay") and isinstance(config[name], float):
             config[name] *= tempo.weight_decay
-    rate = scaled(_keras.learning_rate_of(optimizer), tempo.learning_rate, tempo.decay)
-    if not isinstance(rate, keras.Variable):
-        config["learning_rate"] = rate
+    own = scaled(_keras.learning_rate_of(optimizer), tempo.learning_rate, tempo.decay)
+    if rate is not None or not isinstance(own, keras.Variable):
+        config["learning_rate"] = own if rate is None else rate
     try:
         return type(optimizer).from_config(config)
     except Exception as error:

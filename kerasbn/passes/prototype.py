@@ -1,0 +1,111 @@
+"""The normalization to insert.
+
+With moving_mean = 0, moving_variance = 1 - epsilon, gamma = sqrt(moving_variance + epsilon) = 1 and
+beta = b it starts, at inference, as the exact identity on W x + b, where the bias b is taken from
+the linear layer right before it:
+
+    BN(y) = gamma (y - moving_mean) / sqrt(moving_variance + epsilon) + beta = y + b,   y = W x
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+from kerasbn.errors import OptionError
+from kerasbn.graph.clone import constructor_arguments
+from kerasbn.graph.model import LayerSpec
+from kerasbn.layers import BatchNormalization
+from kerasbn.options import Options
+
+
+@dataclasses.dataclass(frozen=True)
+class Prototype:
+    """The layer whose configuration every inserted layer gets.
+
+    Attributes:
+        layer: The layer.
+        preserve: Whether those made after it start as the identity at inference.
+    """
+
+    layer: keras.layers.Layer
+    preserve: bool
+
+    @classmethod
+    def asked_for(cls, options: Options) -> Prototype:
+        """That of the options.
+
+        Raises:
+            OptionError: if `norm` is not a layer instance, or cannot start as `preserve` or `data`
+                ask for.
+        """
+        norm = BatchNormalization() if options.norm is None else options.norm
+        if not isinstance(norm, keras.layers.Layer):
+            raise OptionError(
+                f"Option norm is {norm!r}; it must be a layer instance, such as keras.layers.BatchNormalization(), "
+                "or None."
+            )
+        if options.data is not None and not isinstance(norm, keras.layers.BatchNormalization):
+            raise OptionError(
+                f"Option data is given, but norm is a {type(norm).__name__}, which keeps no statistics; leave data out."
+            )
+        if options.data is not None and options.preserve and not (norm.center and norm.scale):
+            raise OptionError(
+                "Option norm has center=False or scale=False, so it cannot start from measured statistics and compute "
+                "what the source does; give it both, or pass preserve=False."
+            )
+        return cls(norm, options.preserve)
+
+    @property
+    def takes_bias(self) -> bool:
+        """Whether the bias of a linear layer can become its beta."""
+        return isinstance(self.layer, keras.layers.BatchNormalization) and bool(self.layer.center)
+
+    def named(
+        self, name: str, axis: int, *, like: keras.layers.Layer | None = None, bias: keras.Variable | None = None
+    ) -> LayerSpec:
+        """A normalization to insert.
+
+        Args:
+            name: Its name.
+            axis: The axis of the channels.
+            like: The layer that it takes its dtype policy from, and whether it is frozen. Defaults
+                to `None`: its own.
+            bias: What its beta starts from, if it preserves. Defaults to `None`: zero.
+        """
+        config = constructor_arguments(self.layer)
+        config["name"] = name
+        if isinstance(config.get("axis"), int):
+            config["axis"] = axis
+        if like is not None:
+            config["trainable"] = like.trainable
+            config["dtype"] = _float_policy(like)
+        exact = self.preserve and isinstance(self.layer, keras.layers.BatchNormalization)
+        return LayerSpec(type(self.layer), config, values=_identity(self.layer, bias) if exact else {})
+
+
+def _float_policy(layer: keras.layers.Layer) -> keras.DTypePolicy:
+    """The layer's dtype policy, less any quantization."""
+    policy = layer.dtype_policy
+    return keras.DTypePolicy(layer.compute_dtype) if policy.quantization_mode else policy
+
+
+def _identity(norm: keras.layers.BatchNormalization, bias: keras.Variable | None) -> Mapping[str, Callable[[], Any]]:
+    """The weights with which a batch normalization adds `bias` and does nothing else, at inference."""
+    variance = max(1.0 - norm.epsilon, 0.0)
+    gamma = math.sqrt(variance + norm.epsilon)
+    if not norm.scale and not math.isclose(gamma, 1.0):
+        raise OptionError(
+            f"Option norm has scale=False and epsilon={norm.epsilon}, so it cannot start as the identity; "
+            "use an epsilon below 1, scale=True, or preserve=False."
+        )
+    return {
+        "gamma": lambda: gamma,
+        "beta": lambda: 0.0 if bias is None else bias,
+        "moving_mean": lambda: 0.0,
+        "moving_variance": lambda: variance,
+    }

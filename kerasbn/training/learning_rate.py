@@ -1,0 +1,190 @@
+"""Find a learning rate by the range test (Smith, 2017).
+
+The rate grows exponentially from step to step. The loss falls while the rate is good and rises
+once it is too high.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasbn import _keras
+from kerasbn.errors import OptionError, first_line
+from kerasbn.progress import shown
+from kerasbn.training.optimizer import leaves, successor_of
+from kerasbn.training.restoring import restored
+
+_DIVERGED = 1.5
+_FEW = 5
+_FEWEST = 10
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LearningRateCurve:
+    """The outcome of a range test.
+
+    Attributes:
+        rates: The learning rates that were tried, from low to high.
+        losses: The loss of one batch at each.
+        smoothed: The losses as their trend, see `suggestion`.
+        suggestion: The learning rate to train with.
+    """
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    smoothed: tuple[float, ...]
+    suggestion: float
+
+    def plot(self, path: str | Path) -> None:
+        """Write the curve as a picture.
+
+        Args:
+            path: The file; its suffix is the format, `"curve.png"` or `"curve.svg"`.
+
+        Raises:
+            OptionError: if matplotlib, the extra `kerasbn[plot]`, is missing.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise OptionError("Plots need matplotlib. Install it with: pip install 'kerasbn[plot]'") from error
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(self.rates, self.losses, color="0.75", label="loss of a batch")
+        axes.plot(self.rates, self.smoothed, color="C0", label="trend")
+        axes.axvline(self.suggestion, color="C1", linestyle="--", label=f"suggestion {self.suggestion:.2g}")
+        axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
+        axes.set_ylim(top=1.1 * max(self.smoothed[0], min(self.losses)))
+        axes.legend()
+        figure.savefig(path)
+
+
+def find_learning_rate(
+    model: keras.Model,
+    data: Any,
+    *,
+    lowest: float = 1e-5,
+    highest: float = 100.0,
+    steps: int = 140,
+    batch_size: int = 32,
+) -> LearningRateCurve:
+    """Find the learning rate for a compiled model by training it a little at ever higher ones.
+
+    Afterwards the model is as before, bit for bit: weights, statistics, optimizer, random state.
+
+    Example:
+
+    ```python
+    curve = kerasbn.find_learning_rate(model, (x, y))
+    curve.plot("rates.png")
+    model.optimizer.learning_rate = curve.suggestion
+    ```
+
+    Args:
+        model: A compiled Keras model. Its optimizer's class and configuration are used, but for
+            the learning rate; its progress is not.
+        data: What `fit` takes: a tuple `(x, y)` or `(x, y, sample_weight)` of arrays, a
+            `tf.data.Dataset`, `keras.utils.PyDataset` or generator of batches. It is gone through
+            again and again where it is shorter than `steps`.
+        lowest: The learning rate to begin with. Defaults to `1e-5`.
+        highest: The learning rate to end with. Defaults to `100.0`.
+        steps: How many steps to take between them. Fewer are taken once the loss is half as much
+            again as in the beginning, or not finite. Defaults to `140`, twenty for each power of ten.
+        batch_size: How many examples of arrays make a batch. Defaults to `32`.
+
+    Returns:
+        A `LearningRateCurve`.
+
+    Raises:
+        OptionError: if the model was not compiled, has several optimizers, an argument is not
+            valid, the data does not fit, or the loss is never finite.
+
+    Reference:
+
+    - [Smith, 2017](https://arxiv.org/abs/1506.01186), section 3.3.
+    """
+    _check(model, lowest, highest, steps)
+    rates = np.geomspace(lowest, highest, steps)
+    losses: list[float] = []
+    with restored(model):
+        optimizer = successor_of(model.optimizer, rate=lowest)
+        _keras.train_with(model, optimizer)
+        (leaf,) = leaves(optimizer)
+        for rate, batch in zip(rates, shown(_endless(data, batch_size), "Trying learning rates", steps), strict=False):
+            leaf.learning_rate = rate
+            losses.append(_loss(model, batch))
+            if not math.isfinite(losses[-1]) or np.mean(losses[-_FEW:]) > _DIVERGED * np.mean(losses[:_FEW]):
+                break
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    if len(finite) < _FEWEST:
+        raise OptionError(
+            f"The loss of model {model.name!r} diverges at a learning rate of {rates[len(finite)]:.2g} already, or the "
+            f"data ended after {len(losses)} batches; nothing can be said from {len(finite)} steps. "
+            "Pass a smaller lowest, or more data."
+        )
+    smoothed = _trend(finite)
+    tried = tuple(float(rate) for rate in rates[: len(finite)])
+    return LearningRateCurve(tried, tuple(finite), tuple(smoothed), _suggestion(tried, smoothed))
+
+
+def _check(model: keras.Model, lowest: float, highest: float, steps: int) -> None:
+    if not model.compiled:
+        raise OptionError(
+            f"Model {model.name!r} was never compiled, so it cannot be trained. Call model.compile first."
+        )
+    if len(leaves(model.optimizer)) > 1:
+        raise OptionError(f"Model {model.name!r} has several optimizers; the test of one learning rate needs one.")
+    if not 0 < lowest < highest < math.inf:
+        raise OptionError(f"Options lowest={lowest!r} and highest={highest!r} must be positive, the first the smaller.")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < _FEWEST:
+        raise OptionError(f"Option steps is {steps!r}; it must be a number of at least {_FEWEST}.")
+
+
+def _endless(data: Any, batch_size: int) -> Iterator[Any]:
+    """Batches, over and over."""
+    if isinstance(data, Iterator):
+        yield from data
+        return
+    while True:
+        empty = True
+        try:
+            arrays = isinstance(data, tuple)
+            batches, _ = _keras.batches_of(*(data if arrays else (data,)), batch_size=batch_size, shuffle=arrays)
+        except Exception as error:
+            raise OptionError(
+                f"Option data cannot be taken batch by batch: {first_line(error)}. It must be arrays (x, y), a "
+                "tf.data.Dataset, a keras.utils.PyDataset, or a generator of batches."
+            ) from error
+        for batch in batches:
+            empty = False
+            yield batch
+        if empty:
+            raise OptionError("Option data holds no batch.")
+
+
+def _loss(model: keras.Model, batch: Any) -> float:
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+    model.reset_metrics()  # Keras gives the mean over all batches since then
+    return float(model.train_on_batch(x, y, sample_weight, return_dict=True)["loss"])
+
+
+def _trend(losses: list[float]) -> list[float]:
+    """The losses smoothed forwards and backwards, so that the trend does not lag."""
+    values = np.asarray(losses)
+    width = 5.0
+    at = np.arange(len(values))
+    weights = np.exp(-0.5 * ((at[:, None] - at[None, :]) / width) ** 2)
+    return [float(value) for value in weights @ values / weights.sum(1)]
+
+
+def _suggestion(rates: tuple[float, ...], losses: list[float]) -> float:
+    slopes = np.gradient(np.asarray(losses), np.log(rates))
+    lowest = int(np.argmin(losses))
+    return float(rates[int(np.argmin(slopes[: lowest + 1]))])

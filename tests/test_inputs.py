@@ -1,0 +1,92 @@
+"""Normalization of the model's inputs."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+
+import kerasbn
+from kerasbn import Reason
+from tests.helpers import assert_same_function, names, randomize, sequential, snapshot, wiring
+
+
+def _several():
+    image, vector = keras.Input((8, 8, 3), name="image"), keras.Input((5,), name="vector")
+    words = keras.Input((7,), dtype="int32", name="words")
+    x = L.GlobalAveragePooling2D(name="pool")(L.Conv2D(4, 3, name="c")(image))
+    w = L.GlobalAveragePooling1D(name="mean")(L.Embedding(20, 4, name="embedding")(words))
+    joined = L.Concatenate(name="join")([x, vector, w])
+    return randomize(keras.Model({"image": image, "vector": vector, "words": words}, L.Dense(2, name="head")(joined)))
+
+
+def test_sequential():
+    source = sequential(L.Dense(8, name="a"))
+    before = snapshot(source)
+    result = kerasbn.rewrite(source, position="none", normalize_inputs=True)
+    assert isinstance(result, keras.Sequential)
+    assert names(result) == "in_bn a head"
+    assert_same_function(source, result)
+    assert snapshot(source) == before
+
+
+def test_several_inputs():
+    source = _several()
+    plan = kerasbn.plan(source, position="none", normalize_inputs=True)
+    assert {skip.site: skip.reason for skip in plan.skips}["words"] == Reason.NOT_NUMERIC
+    result = plan.apply()
+    assert {"image>image_bn", "image_bn>c", "vector>vector_bn", "vector_bn>join", "words>embedding"} <= wiring(result)
+    assert_same_function(source, result)
+    assert [tensor.name for tensor in result.inputs] == [tensor.name for tensor in source.inputs]
+
+
+def test_every_user_of_the_input_sees_the_normalized_one():
+    inputs = keras.Input((6,), name="in")
+    x = L.Add(name="add")([L.Dense(6, name="a")(inputs), inputs])
+    source = randomize(keras.Model(inputs, L.Dense(2, name="head")(x)))
+    result = kerasbn.rewrite(source, position="none", normalize_inputs=True)
+    assert wiring(result) == {"in>in_bn", "in_bn>a", "in_bn>add", "a>add", "add>head"}
+
+
+def test_a_rule_leaves_an_input_alone():
+    plan = kerasbn.plan(_several(), position="none", normalize_inputs=True, rules=[("image", "skip")])
+    assert {skip.site: skip.reason for skip in plan.skips}["image"] == Reason.RULE
+    assert [edit.site for edit in plan.edits] == ["vector"]
+    with pytest.raises(kerasbn.OptionError, match="matches no layer"):
+        kerasbn.plan(_several(), rules=[("image", "skip")])
+
+
+@pytest.mark.parametrize("layer", [L.BatchNormalization, L.LayerNormalization, L.Normalization])
+def test_what_is_normalized_already(layer):
+    source = sequential(layer(), L.Dense(8, name="a"))
+    plan = kerasbn.plan(source, normalize_inputs=True)
+    assert {skip.site: skip.reason for skip in plan.skips}["in"] == Reason.NORMALIZED
+
+
+def test_channels_first():
+    source = keras.Sequential(
+        [
+            keras.Input((3, 8, 8), name="in"),
+            L.AveragePooling2D(1, data_format="channels_first"),
+            L.Flatten(),
+            L.Dense(2),
+        ]
+    )
+    assert kerasbn.rewrite(source, normalize_inputs=True).get_layer("in_bn").axis == 1
+
+
+def test_without_a_fixed_size_there_are_no_channels():
+    inputs = keras.Input((4, None), name="in")
+    source = keras.Model(inputs, L.Dense(2)(L.GlobalAveragePooling1D(data_format="channels_first")(inputs)))
+    source.get_layer(index=1).data_format = "channels_last"
+    plan = kerasbn.plan(source, normalize_inputs=True)
+    assert {skip.site: skip.reason for skip in plan.skips}["in"] == Reason.CHANNEL_AXIS
+
+
+def test_statistics_of_a_sample():
+    source = sequential(L.Dense(8, activation="relu", name="a"))
+    sample = np.random.default_rng(0).normal(5, 3, (200, 12)).astype("float32") * np.geomspace(1e-3, 1e3, 12)
+    sample = sample.astype("float32")
+    result = kerasbn.rewrite(source, normalize_inputs=True, data=sample, preserve=False)
+    np.testing.assert_allclose(result.get_layer("in_bn").moving_mean, sample.mean(0), rtol=1e-4)
+    normalized = np.asarray(result.get_layer("in_bn")(sample))
+    np.testing.assert_allclose(normalized.std(0), np.ones(12), rtol=0.02)
