@@ -63,14 +63,8 @@ def test_what_is_normalized_already(layer):
 
 
 def test_channels_first():
-    source = keras.Sequential(
-        [
-            keras.Input((3, 8, 8), name="in"),
-            L.AveragePooling2D(1, data_format="channels_first"),
-            L.Flatten(),
-            L.Dense(2),
-        ]
-    )
+    pool = L.AveragePooling2D(1, data_format="channels_first")
+    source = keras.Sequential([keras.Input((3, 8, 8), name="in"), pool, L.Flatten(), L.Dense(2)])
     assert kerasbn.rewrite(source, normalize_inputs=True).get_layer("in_bn").axis == 1
 
 
@@ -89,4 +83,4 @@ def test_statistics_of_a_sample():
     result = kerasbn.rewrite(source, normalize_inputs=True, data=sample, preserve=False)
     np.testing.assert_allclose(result.get_layer("in_bn").moving_mean, sample.mean(0), rtol=1e-4)
     normalized = np.asarray(result.get_layer("in_bn")(sample))
-    np.testing.assert_allclose(normalized.std(0), np.ones(12), rtol=0.02)
+    np.testing.assert_allclose(normalized.std(0), np.ones(12), rtol=0.01)
