@@ -1,7 +1,8 @@
 """Find a learning rate by the range test (Smith, 2017).
 
-The rate grows exponentially from step to step. The loss falls while the rate is good and rises
-once it is too high.
+The rate grows exponentially from step to step. The loss falls while the rate is good, and diverges
+once it is too high. The best rate lies within a factor below the least that diverges (Bengio, 2012,
+section 3.1.1). Here that is 10: a rate that stands still must be lower than one that is passed by.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from kerasbn.training.restoring import restored
 _DIVERGED = 1.5
 _FEW = 5
 _FEWEST = 10
+_MARGIN = 10.0
+_WIDTH = 5.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,8 +36,9 @@ class LearningRateCurve:
     Attributes:
         rates: The learning rates that were tried, from low to high.
         losses: The loss of one batch at each.
-        smoothed: The losses as their trend, see `suggestion`.
-        suggestion: The learning rate to train with.
+        smoothed: Their trend.
+        suggestion: The learning rate to train with: a tenth of that at which the loss diverged or,
+            where it did not, the one at which the trend is lowest.
     """
 
     rates: tuple[float, ...]
@@ -72,7 +76,7 @@ def find_learning_rate(
     *,
     lowest: float = 1e-5,
     highest: float = 100.0,
-    steps: int = 140,
+    steps: int = 400,
     batch_size: int = 32,
 ) -> LearningRateCurve:
     """Find the learning rate for a compiled model by training it a little at ever higher ones.
@@ -96,7 +100,7 @@ def find_learning_rate(
         lowest: The learning rate to begin with. Defaults to `1e-5`.
         highest: The learning rate to end with. Defaults to `100.0`.
         steps: How many steps to take between them. Fewer are taken once the loss is half as much
-            again as in the beginning, or not finite. Defaults to `140`, twenty for each power of ten.
+            again as in the beginning, or not finite. Defaults to `400`.
         batch_size: How many examples of arrays make a batch. Defaults to `32`.
 
     Returns:
@@ -108,11 +112,13 @@ def find_learning_rate(
 
     Reference:
 
-    - [Smith, 2017](https://arxiv.org/abs/1506.01186), section 3.3.
+    - [Smith, 2017](https://arxiv.org/abs/1506.01186), section 3.3, on the test.
+    - [Bengio, 2012](https://arxiv.org/abs/1206.5533), section 3.1.1, on what to make of it.
     """
     _check(model, lowest, highest, steps)
     rates = np.geomspace(lowest, highest, steps)
     losses: list[float] = []
+    diverged = False
     with restored(model):
         optimizer = successor_of(model.optimizer, rate=lowest)
         _keras.train_with(model, optimizer)
@@ -120,7 +126,7 @@ def find_learning_rate(
         for rate, batch in zip(rates, shown(_endless(data, batch_size), "Trying learning rates", steps), strict=False):
             leaf.learning_rate = rate
             losses.append(_loss(model, batch))
-            if not math.isfinite(losses[-1]) or np.mean(losses[-_FEW:]) > _DIVERGED * np.mean(losses[:_FEW]):
+            if diverged := _has_diverged(losses):
                 break
     finite = [loss for loss in losses if math.isfinite(loss)]
     if len(finite) < _FEWEST:
@@ -131,7 +137,7 @@ def find_learning_rate(
         )
     smoothed = _trend(finite)
     tried = tuple(float(rate) for rate in rates[: len(finite)])
-    return LearningRateCurve(tried, tuple(finite), tuple(smoothed), _suggestion(tried, smoothed))
+    return LearningRateCurve(tried, tuple(finite), tuple(smoothed), _suggestion(tried, smoothed, diverged))
 
 
 def _check(model: keras.Model, lowest: float, highest: float, steps: int) -> None:
@@ -175,16 +181,16 @@ def _loss(model: keras.Model, batch: Any) -> float:
     return float(model.train_on_batch(x, y, sample_weight, return_dict=True)["loss"])
 
 
+def _has_diverged(losses: list[float]) -> bool:
+    return not math.isfinite(losses[-1]) or bool(np.mean(losses[-_FEW:]) > _DIVERGED * np.mean(losses[:_FEW]))
+
+
 def _trend(losses: list[float]) -> list[float]:
-    """The losses smoothed forwards and backwards, so that the trend does not lag."""
-    values = np.asarray(losses)
-    width = 5.0
-    at = np.arange(len(values))
-    weights = np.exp(-0.5 * ((at[:, None] - at[None, :]) / width) ** 2)
+    """The losses smoothed over their neighbours on both sides, so that the trend does not lag."""
+    values, at = np.asarray(losses), np.arange(len(losses))
+    weights = np.exp(-0.5 * ((at[:, None] - at[None, :]) / _WIDTH) ** 2)
     return [float(value) for value in weights @ values / weights.sum(1)]
 
 
-def _suggestion(rates: tuple[float, ...], losses: list[float]) -> float:
-    slopes = np.gradient(np.asarray(losses), np.log(rates))
-    lowest = int(np.argmin(losses))
-    return float(rates[int(np.argmin(slopes[: lowest + 1]))])
+def _suggestion(rates: tuple[float, ...], trend: list[float], diverged: bool) -> float:
+    return rates[-1] / _MARGIN if diverged else rates[int(np.argmin(trend))]

@@ -98,12 +98,13 @@ def test_forms_of_data(data):
     rates = np.geomspace(1e-4, 1e-3, 20)
     np.testing.assert_allclose(curve.rates, rates[: len(curve.rates)])
     assert len(curve.rates) == (15 if data == "generator" else 20)
-    assert curve.suggestion in curve.rates
+    assert curve.suggestion == curve.rates[int(np.argmin(curve.smoothed))]
 
 
 def test_it_ends_where_the_loss_diverges():
     curve = kerasbn.find_learning_rate(_compiled(), (X, Y), highest=1e6, steps=220)
     assert curve.rates[-1] < 1e6
+    assert curve.suggestion == curve.rates[-1] / 10
     assert np.all(np.isfinite(curve.losses))
 
 
