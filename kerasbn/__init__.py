@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kerasbn.training.calibration import calibrate as calibrate
     from kerasbn.training.learning_rate import LearningRateCurve as LearningRateCurve
     from kerasbn.training.learning_rate import find_learning_rate as find_learning_rate
+    from kerasbn.training.variance_shift import variance_shift as variance_shift
 
 # Imported on first use: `kerasbn-rewrite --help` answers without TensorFlow.
 _LAZY = {
@@ -41,6 +42,7 @@ _LAZY = {
     "plan": "kerasbn.planner",
     "recipes": "kerasbn.recipes",
     "rewrite": "kerasbn.planner",
+    "variance_shift": "kerasbn.training.variance_shift",
 }
 
 __all__ = [
