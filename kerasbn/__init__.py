@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kerasbn.passes.proposal import Reason as Reason
     from kerasbn.passes.proposal import Skip as Skip
     from kerasbn.planner import Plan as Plan
+    from kerasbn.planner import fold as fold
     from kerasbn.planner import plan as plan
     from kerasbn.planner import rewrite as rewrite
     from kerasbn.training.calibration import calibrate as calibrate
@@ -38,6 +39,7 @@ _LAZY = {
     "calibrate": "kerasbn.training.calibration",
     "find_learning_rate": "kerasbn.training.learning_rate",
     "export": "kerasbn.exporters",
+    "fold": "kerasbn.planner",
     "layers": "kerasbn.layers",
     "plan": "kerasbn.planner",
     "recipes": "kerasbn.recipes",

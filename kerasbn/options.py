@@ -33,6 +33,7 @@ class Options:
         data: A sample of inputs that inserted layers take their first statistics from.
         preserve: Whether inserted layers start as the identity at inference.
         shared: Whether a layer called k times gets k normalizations or one.
+        fold: Whether batch normalization is folded away instead of inserted.
         copy: Whether the result owns copies of all weights.
     """
 
@@ -48,6 +49,7 @@ class Options:
     data: Any = dataclasses.field(default=None, repr=False, compare=False)
     preserve: bool = True
     shared: Shared = "per_call"
+    fold: bool = False
     copy: bool = True
 
     def __post_init__(self) -> None:
@@ -57,6 +59,7 @@ class Options:
         _check_choice("local_response_normalization", self.local_response_normalization, get_args(LocalResponse))
         _check_flag("normalize_inputs", self.normalize_inputs)
         _check_flag("preserve", self.preserve)
+        _check_flag("fold", self.fold)
         _check_flag("copy", self.copy)
         object.__setattr__(self, "rules", tuple(_checked_rules(self.rules)))
         if isinstance(self.data, str | bytes | int | float):
@@ -66,6 +69,12 @@ class Options:
         for option in ("learning_rate_scale", "weight_decay_scale", "decay_speedup"):
             if getattr(self, option) is not None:
                 _check_positive(option, getattr(self, option))
+        inserting = self.position in ("before", "after") or self.rules or self.normalize_inputs
+        if self.fold and (inserting or self.data is not None):
+            raise OptionError(
+                "Option fold takes batch normalization out, so nothing is inserted: leave position, rules, "
+                "normalize_inputs and data out. To do both, fold what kerasbn.rewrite returns."
+            )
 
 
 def options_from(**keywords: Any) -> Options:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 
@@ -16,6 +17,7 @@ from kerasbn.graph.model import Graph, LayerSpec
 from kerasbn.graph.read import read
 from kerasbn.graph.trace import Traced, is_traceable, trace
 from kerasbn.options import Options, options_from
+from kerasbn.passes.fold_normalization import INFERENCE_MODEL, fold_normalization
 from kerasbn.passes.insert_normalization import insert_normalization
 from kerasbn.passes.naming import Names
 from kerasbn.passes.normalize_inputs import normalize_inputs
@@ -29,7 +31,7 @@ from kerasbn.plan_table import table_of
 from kerasbn.training.compilation import carry_over_compilation, check_compilation, notes_on_compilation
 from kerasbn.training.statistics import start_from_measured
 
-_PAST = {"insert": "inserted", "remove": "removed", "replace": "replaced"}
+_PAST = {"insert": "inserted", "remove": "removed", "replace": "replaced", "fold": "folded"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Plan:
         """
         built = build(self._graph, copy=self.options.copy)
         if self.options.data is not None:
-            norms = {built.made[spec] for spec in _normalizations(self._graph)}
+            norms = {built.made[spec] for spec in _inserted(self._graph)}
             start_from_measured(built.model, norms, self.options.data, preserve=self.options.preserve)
         if self._traced is not None:
             built = built.seen_from(self._traced.sources)
@@ -89,7 +91,11 @@ class Plan:
         rows: list[tuple[str, str, str]] = [(edit.site, edit.kind, edit.detail) for edit in self.edits]
         rows += [(skip.site, f"skip: {skip.reason.value}", skip.detail) for skip in self.skips]
         rows.sort(key=lambda row: self._order[row[0]])
-        parts = [self.title, table_of(("call site", "what", "detail"), rows), "\n".join(self.notes)]
+        parts = [
+            self.title,
+            table_of(("call site", "what", "detail"), rows),
+            "\n".join(textwrap.fill(note, 120) for note in self.notes),
+        ]
         return "\n\n".join(part for part in parts if part)
 
     @property
@@ -119,21 +125,11 @@ def plan(model: keras.Model, **options: Any) -> Plan:
     traced = trace(model, copy=checked.copy) if is_traceable(model) else None
     graph = read(model if traced is None else traced.model)
     check_compilation(model, checked)
-    names = Names(graph)
-    placements = place(graph, checked)
-    passes: tuple[Callable[[Graph], Proposals], ...] = (
-        lambda graph: normalize_inputs(graph, names, checked),
-        lambda graph: split_activation(graph, placements, names),
-        lambda graph: insert_normalization(graph, placements, names, checked),
-        lambda graph: strip_local_response(graph, checked),
-        lambda graph: strip_dropout(graph, checked),
-        lambda graph: scale_regularizers(graph, checked),
-    )
     inputs = [value.spec.name for value in keras.tree.flatten(graph.inputs)]
     order = {address: index for index, address in enumerate([*inputs, *graph.by_address])}
     edits: list[Edit] = []
-    skips = list(placements.skips)
-    for propose in passes:
+    skips: list[Skip] = []
+    for propose in _folding(checked) if checked.fold else _inserting(graph, checked):
         proposals = propose(graph)
         graph = apply(graph, (change for edit in proposals.edits for change in edit.changes))
         edits += proposals.edits
@@ -143,16 +139,47 @@ def plan(model: keras.Model, **options: Any) -> Plan:
         options=checked,
         edits=tuple(sorted(edits, key=lambda edit: order[edit.site])),
         skips=tuple(sorted(skips, key=lambda skip: order[skip.site])),
-        notes=notes_on_compilation(model, checked, [spec.name for spec in _normalizations(graph)]),
+        notes=(
+            *((INFERENCE_MODEL,) if checked.fold else ()),
+            *notes_on_compilation(model, checked, [spec.name for spec in _inserted(graph)]),
+        ),
         _graph=graph,
         _order=order,
         _traced=traced,
     )
 
 
-def _normalizations(graph: Graph) -> list[LayerSpec]:
-    """The normalizations to be inserted."""
-    return [spec for spec in graph.calls if isinstance(spec, LayerSpec) and role_of(spec) in NORMALIZING]
+_Pass: TypeAlias = Callable[[Graph], Proposals]
+
+
+def _inserting(graph: Graph, options: Options) -> tuple[_Pass, ...]:
+    names = Names(graph)
+    placements = place(graph, options)
+    return (
+        lambda graph: Proposals(skips=placements.skips),
+        lambda graph: normalize_inputs(graph, names, options),
+        lambda graph: split_activation(graph, placements, names),
+        lambda graph: insert_normalization(graph, placements, names, options),
+        lambda graph: strip_local_response(graph, options),
+        lambda graph: strip_dropout(graph, options),
+        lambda graph: scale_regularizers(graph, options),
+    )
+
+
+def _folding(options: Options) -> tuple[_Pass, ...]:
+    passes: tuple[_Pass, ...] = (
+        lambda graph: strip_local_response(graph, options),
+        lambda graph: strip_dropout(graph, options),
+        fold_normalization,
+        lambda graph: scale_regularizers(graph, options),
+    )
+    return passes if options.dropout != "none" else (passes[0], *passes[2:])
+
+
+def _inserted(graph: Graph) -> list[LayerSpec]:
+    """The normalizations that are new."""
+    specs = (operation for operation in graph.calls if isinstance(operation, LayerSpec))
+    return [spec for spec in specs if spec.origin is None and role_of(spec) in NORMALIZING]
 
 
 def rewrite(model: keras.Model, **options: Any) -> keras.Model:
@@ -202,6 +229,8 @@ def rewrite(model: keras.Model, **options: Any) -> keras.Model:
             the result computes what the source does. Defaults to `True`.
         shared: `"per_call"`, a layer that is called k times gets k normalizations, or `"shared"`,
             it gets one. Defaults to `"per_call"`.
+        fold: Whether batch normalization is folded away instead of inserted, as `kerasbn.fold`
+            does. Defaults to `False`.
         copy: Whether the result owns copies of all layers and weights. `False` reuses the layers
             that need no change, weights and all: training one model trains the other, and Keras
             records the new calls on the source's layers for as long as these live. Defaults to
@@ -220,3 +249,38 @@ def rewrite(model: keras.Model, **options: Any) -> keras.Model:
     - [Ioffe and Szegedy, 2015](https://arxiv.org/abs/1502.03167), section 3.2 on the position.
     """
     return plan(model, **options).apply()
+
+
+def fold(model: keras.Model) -> keras.Model:
+    """Fold batch normalization into the layers next to it, wherever that is exact.
+
+    The result computes at inference what the source does, with fewer layers: each batch
+    normalization that goes is multiplied into the weights of the linear layers before or behind it,
+    in float64. It is a model for inference, not for further training. What stays, stays for a
+    reason: `kerasbn.plan(model, position="none", dropout="none", fold=True)` lists them.
+
+    The source model stays as it is. The result keeps its class, name, inputs, outputs, the names of
+    all other layers, what is frozen, and the compiled state. Models inside it may compute something
+    else by themselves, where one takes in a normalization outside of it.
+
+    Example:
+
+    ```python
+    serving = kerasbn.fold(model)
+    ```
+
+    Args:
+        model: A Keras model: Sequential, Functional, or subclassed and called before.
+
+    Returns:
+        The folded model.
+
+    Raises:
+        UnsupportedModelError: if the model cannot be rebuilt faithfully.
+
+    Reference:
+
+    - [Ioffe and Szegedy, 2015](https://arxiv.org/abs/1502.03167), Algorithm 2: batch normalization
+      at inference is an affine map.
+    """
+    return plan(model, position="none", dropout="none", fold=True).apply()

@@ -18,6 +18,9 @@ def randomize(model, seed=0):
         elif len(variable.shape) > 1:
             values /= np.sqrt(np.prod(variable.shape[:-1]))
         variable.assign(values)
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()  # it computes with copies of its statistics
     return model
 
 

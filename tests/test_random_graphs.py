@@ -13,7 +13,7 @@ from keras import layers as L
 import kerasbn
 from kerasbn.catalog.roles import Role, role_of
 from kerasbn.graph.read import read
-from tests.helpers import assert_same_function, random_inputs, randomize, snapshot
+from tests.helpers import assert_same_function, inference, random_inputs, randomize, snapshot
 
 WIDTH = 4
 ACTIVATIONS = ["relu", "tanh", "sigmoid", "gelu", "selu", "softmax", "linear", "leaky_relu"]
@@ -43,10 +43,15 @@ UNARY = {
     "dropout": lambda c, x: L.Dropout(0.5)(x),
     "monte carlo": lambda c, x: L.Dropout(0.5)(x, training=True),
     "noise": lambda c, x: L.GaussianNoise(0.1)(x),
-    "bn": lambda c, x: L.BatchNormalization()(x),
+    "bn": lambda c, x: L.BatchNormalization(center=c.flip(), scale=c.flip())(x),
+    "dense and bn": lambda c, x: L.BatchNormalization()(L.Dense(WIDTH, activation=c.pick(ACTIVATIONS))(x)),
+    "shared bn": lambda c, x: c.shared_bn(x),
     "layer norm": lambda c, x: L.LayerNormalization()(x),
     "identity": lambda c, x: L.Identity()(x),
     "reshape": lambda c, x: L.Flatten()(L.Reshape((2, WIDTH // 2))(x)),
+    "max pool": lambda c, x: L.Flatten()(L.MaxPooling1D(2, 1, padding="same")(L.Reshape((WIDTH, 1))(x))),
+    "average pool": lambda c, x: L.Flatten()(L.AveragePooling1D(3, 1, padding="same")(L.Reshape((2, 2))(x))),
+    "pad and crop": lambda c, x: L.Flatten()(L.Cropping1D((0, 1))(L.ZeroPadding1D((1, 0))(L.Reshape((2, 2))(x)))),
     "conv": lambda c, x: _convolved(x, c.pick(ACTIVATIONS)),
     "every step": lambda c, x: _by_steps(x, c.pick(ACTIVATIONS)),
     "functional within a sequential": lambda c, x: keras.Sequential([c.small(), L.Dense(WIDTH)])(x),
@@ -67,6 +72,7 @@ class Composer:
     def __init__(self, data):
         self.data = data
         self._shared = L.Dense(WIDTH, activation=self.pick(ACTIVATIONS))
+        self._shared_bn = L.BatchNormalization()
         self._nested = None
 
     def pick(self, options):
@@ -78,14 +84,20 @@ class Composer:
     def shared(self, x):
         return self._shared(x)
 
+    def shared_bn(self, x):
+        return self._shared_bn(self._shared(x) if self.flip() else x)
+
     def nested(self, x):
         if self._nested is None:
             inputs = keras.Input((WIDTH,))
             layers = [L.Dense(WIDTH, activation=self.pick(ACTIVATIONS)), L.Dropout(0.2), L.Dense(WIDTH)]
+            layers += [L.BatchNormalization()] if self.flip() else []
             if self.flip():
                 self._nested = keras.Sequential([inputs, *layers])
             else:
-                y = layers[2](layers[1](layers[0](inputs)))
+                y = inputs
+                for layer in layers:
+                    y = layer(y)
                 self._nested = keras.Model(inputs, L.Add()([inputs, y]) if self.flip() else y)
         return self._nested(x)
 
@@ -120,6 +132,15 @@ def _candidates(model):
     return {site.address for site in read(model).walk() if role_of(site.operation) in (Role.LINEAR, Role.ACTIVATION)}
 
 
+def _amplification(model, inputs):
+    """30 times what a relative change of 1e-6 in the inputs does."""
+    outputs, nudged = (
+        inference(model, x)
+        for x in (inputs, keras.tree.map_structure(lambda array: array * np.float32(1 + 1e-6), inputs))
+    )
+    return 30 * max(np.max(np.abs(a - b)) for a, b in zip(outputs, nudged, strict=True))
+
+
 def _check(data):
     source = Composer(data).model()
     position = data.draw(st.sampled_from(["auto", "before", "after", "none"]))
@@ -135,18 +156,38 @@ def _check(data):
         assert (inserted + skipped).count(site) == 1, site
     result = plan.apply()
     inputs = random_inputs(source)
-    outputs, nudged = (
-        [np.asarray(y) for y in keras.tree.flatten(source(x, training=False))]
-        for x in (inputs, keras.tree.map_structure(lambda array: array * np.float32(1 + 1e-6), inputs))
-    )
-    amplification = 30 * max(np.max(np.abs(a - b)) for a, b in zip(outputs, nudged, strict=True))
-    assert_same_function(source, result, inputs, amplification=amplification)
+    assert_same_function(source, result, inputs, amplification=_amplification(source, inputs))
     if copy:
         assert snapshot(source) == before
+    _check_saving(result, inputs)
+
+
+def _check_saving(model, inputs):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "result.keras"
-        result.save(path)
-        assert_same_function(result, keras.models.load_model(path), inputs, tolerance=0)
+        model.save(path)
+        assert_same_function(model, keras.models.load_model(path), inputs, tolerance=0)
+
+
+def _check_folding(data):
+    source = Composer(data).model()
+    copy = data.draw(st.booleans())
+    before = snapshot(source)
+    plan = kerasbn.plan(source, fold=True, dropout="none", copy=copy)
+    note(str(plan))
+    settled = [change.site for change in (*plan.edits, *plan.skips)]
+    for site in read(source).walk():
+        if role_of(site.operation) is Role.BATCH_NORMALIZATION:
+            assert settled.count(site.address) == 1, site
+    inputs = random_inputs(source)
+    allowed = {"tolerance": 1e-4, "amplification": _amplification(source, inputs)}
+    folded = plan.apply()
+    assert_same_function(source, folded, inputs, **allowed)
+    assert_same_function(source, kerasbn.fold(kerasbn.rewrite(source)), inputs, **allowed)
+    if copy:
+        assert snapshot(source) == before
+    assert not kerasbn.plan(folded, fold=True, dropout="none").edits
+    _check_saving(folded, inputs)
 
 
 RELAXED = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True}
@@ -156,6 +197,19 @@ RELAXED = {"deadline": None, "suppress_health_check": list(HealthCheck), "derand
 @given(st.data())
 def test_random_graphs(data):
     _check(data)
+
+
+@settings(max_examples=200, **RELAXED)
+@given(st.data())
+def test_random_graphs_folded(data):
+    _check_folding(data)
+
+
+@pytest.mark.slow
+@settings(max_examples=3000, **{**RELAXED, "derandomize": False})
+@given(st.data())
+def test_thousands_of_random_graphs_folded(data):
+    _check_folding(data)
 
 
 @pytest.mark.slow

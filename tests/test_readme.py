@@ -26,15 +26,16 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_python(folder, capsys):
-    (snippet,) = _snippets("python")
-    exec(compile(snippet, "README.md", "exec"), {})
-    (plan,) = [block for block in _snippets("") if block.startswith("Plan for")]
-    assert capsys.readouterr().out == plan
+    namespace = {}
+    for snippet in _snippets("python"):
+        exec(compile(snippet, "README.md", "exec"), namespace)
+    plans = [block for block in _snippets("") if block.startswith("Plan for")]
+    assert capsys.readouterr().out == "".join(plans)
     assert (folder / "digits.onnx").exists()
 
 
 def test_command_line(folder):
-    (snippet,) = _snippets("python")
+    snippet, *_ = _snippets("python")
     namespace = {}
     exec(snippet.partition("print(")[0], namespace)
     namespace["model"].save("digits.keras")

@@ -28,6 +28,9 @@ _PLACINGS: Mapping[Placing, str] = {
 PLACING: Mapping[str, Placing] = {name: placing for placing, names in _PLACINGS.items() for name in names.split()}
 """Where BN goes relative to each activation that Keras names, under `position="auto"`."""
 
+HOMOGENEOUS = frozenset({"relu", "leaky_relu", "prelu"})
+"""Activations with f(s x) = s f(x) for every s >= 0."""
+
 LINEAR = "linear"
 UNKNOWN = "unknown"
 """The name of an activation that is a function of the user's own."""

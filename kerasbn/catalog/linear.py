@@ -7,12 +7,44 @@ linear layer inside `TimeDistributed` is one as well: W applies to every step.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
 from kerasbn.graph.model import Operation, core_of, type_of
+
+Shape = tuple[int | None, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """One weight of a linear layer, with a letter for each of its axes.
+
+    Letters tie it to the input and the output of the product: what is on both sides or summed over
+    goes by the letter. An axis of the value may be several axes of the kernel, the first one
+    varying slowest: the input channels of a grouped convolution are "gi", group by group.
+
+    Attributes:
+        name: The name of the variable, `"depthwise_kernel"`.
+        shape: The sizes of the axes. The variable is reshaped to it.
+        axes: The letter of each axis.
+        inputs: The letters on each axis of the input, the last axis last: `("", "gi")`. None where
+            the kernel is the same all along it.
+        outputs: Likewise for the output.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    axes: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def sizes(self, axes: tuple[str, ...]) -> tuple[int, ...]:
+        """The size of each axis of an input or output, 1 where the kernel is the same all along it."""
+        by_letter = dict(zip(self.axes, self.shape, strict=True))
+        return tuple(math.prod(by_letter[letter] for letter in letters) for letters in axes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,39 +54,134 @@ class Linear:
     Attributes:
         channel_axis: Gives the axis of the output that holds the channels, -1 or 1; `None` where
             no single axis does.
+        kernels: Gives the weights that the input is multiplied with, one after another; none where
+            the layer is of an unusual form.
+        adds_zeros: Tells whether zeros are put beside the input, of a given shape, or inside it.
         no_bias: The argument that leaves the bias out, and its value.
+        full_bias: Gives the arguments for a bias on each channel, and the shape of that bias.
     """
 
     channel_axis: Callable[[keras.layers.Layer], int | None]
+    kernels: Callable[[keras.layers.Layer], tuple[Kernel, ...]]
+    adds_zeros: Callable[[keras.layers.Layer, Shape], bool] = lambda layer, shape: False
     no_bias: tuple[str, Any] = ("use_bias", False)
+    full_bias: Callable[[keras.layers.Layer], tuple[Mapping[str, Any], tuple[int, ...]]] = lambda layer: (
+        {"use_bias": True},
+        (-1,),
+    )
 
 
 def _by_data_format(layer: keras.layers.Layer) -> int:
     return 1 if layer.data_format == "channels_first" else -1
 
 
-def _by_equation(layer: keras.layers.EinsumDense) -> int | None:
-    """The last axis, if it is one that the kernel brings in: `"abc,cd->abd"`."""
+def _channels(layer: keras.layers.Layer, letters: str) -> tuple[str, ...]:
+    """The axes of a value with the channels on the axis that `data_format` says."""
+    return (letters, *[""] * layer.rank) if layer.data_format == "channels_first" else (letters,)
+
+
+def _dense(layer: keras.layers.Dense) -> tuple[Kernel, ...]:
+    return (Kernel("kernel", _shape(layer, "kernel"), "io", ("i",), ("o",)),)
+
+
+def _convolution(layer: keras.layers.Layer) -> tuple[Kernel, ...]:
+    *window, inputs, outputs = _shape(layer, "kernel")
+    shape = (math.prod(window), inputs, layer.groups, outputs // layer.groups)
+    return (Kernel("kernel", shape, "kigo", _channels(layer, "gi"), _channels(layer, "go")),)
+
+
+def _transposed(layer: keras.layers.Layer) -> tuple[Kernel, ...]:
+    *window, outputs, inputs = _shape(layer, "kernel")
+    return (
+        Kernel("kernel", (math.prod(window), outputs, inputs), "koi", _channels(layer, "i"), _channels(layer, "o")),
+    )
+
+
+def _depthwise(layer: keras.layers.Layer, name: str = "kernel") -> tuple[Kernel, ...]:
+    *window, inputs, multiplier = _shape(layer, name)
+    shape = (math.prod(window), inputs, multiplier)
+    return (Kernel(name, shape, "kim", _channels(layer, "i"), _channels(layer, "im")),)
+
+
+def _separable(layer: keras.layers.Layer) -> tuple[Kernel, ...]:
+    inputs, outputs = _shape(layer, "pointwise_kernel")[-2:]
+    pointwise = Kernel("pointwise_kernel", (inputs, outputs), "io", _channels(layer, "i"), _channels(layer, "o"))
+    return (*_depthwise(layer, "depthwise_kernel"), pointwise)
+
+
+def _einsum(layer: keras.layers.EinsumDense) -> tuple[Kernel, ...]:
+    """`"abc,cde->abde"`: inputs `("", "c")`, outputs `("", "d", "e")`, since the kernel has no b."""
+    inputs, kernel, outputs = (side.replace("...", ".") for side in _equation(layer))
+    summed_and_biased = (set(inputs) - set(outputs)) | set(layer.bias_axes or "")
+    if inputs[0] != outputs[:1] or inputs[0] in kernel or inputs[-1] == "." or not summed_and_biased <= set(kernel):
+        return ()
+    axes = (tuple(letter if letter in kernel else "" for letter in side[1:]) for side in (inputs, outputs))
+    found = Kernel("kernel", _shape(layer, "kernel"), kernel, *axes)
+    return (found,) if any(found.outputs) else ()
+
+
+def _einsum_bias(layer: keras.layers.EinsumDense) -> tuple[Mapping[str, Any], tuple[int, ...]]:
+    (kernel,) = _einsum(layer)
+    first = next(index for index, letter in enumerate(kernel.outputs) if letter)
+    return {"bias_axes": "".join(kernel.outputs)}, kernel.sizes(kernel.outputs[first:])
+
+
+def _equation(layer: keras.layers.EinsumDense) -> tuple[str, str, str]:
     operands, output = layer.equation.replace(" ", "").split("->")
     inputs, kernel = operands.split(",")
+    return inputs, kernel, output
+
+
+def _by_equation(layer: keras.layers.EinsumDense) -> int | None:
+    """The last axis, if it is one that the kernel brings in: `"abc,cd->abd"`."""
+    inputs, kernel, output = _equation(layer)
     return -1 if output and output[-1] in kernel and output[-1] not in inputs else None
 
 
-_CONVOLUTION = Linear(_by_data_format)
+def _pads(layer: keras.layers.Layer, shape: Shape) -> bool:
+    """Whether a convolution pads an input of this shape."""
+    if layer.padding == "valid":
+        return False
+    first = 2 if layer.data_format == "channels_first" else 1
+    windows = zip(shape[first : first + layer.rank], layer.kernel_size, layer.strides, layer.dilation_rate, strict=True)
+    return any(
+        kernel > 1
+        and (
+            layer.padding == "causal"
+            or size is None
+            or -(-size // stride) * stride - stride + (kernel - 1) * dilation + 1 > size
+        )
+        for size, kernel, stride, dilation in windows
+    )
+
+
+def _spreads(layer: keras.layers.Layer, shape: Shape) -> bool:
+    """A transposed convolution adds up products in numbers that vary from place to place, as if there were zeros."""
+    return any(size > 1 for size in (*layer.kernel_size, *layer.strides))
+
+
+def _shape(layer: keras.layers.Layer, name: str) -> tuple[int, ...]:
+    return next(tuple(variable.shape) for variable in layer.variables if variable.name == name)
+
+
+_CONVOLUTION = Linear(_by_data_format, _convolution, _pads)
+_TRANSPOSED = Linear(_by_data_format, _transposed, _spreads)
+_DEPTHWISE = Linear(_by_data_format, _depthwise, _pads)
+_SEPARABLE = Linear(_by_data_format, _separable, _pads)
 
 LINEAR: Mapping[type, Linear] = {
-    keras.layers.Dense: Linear(lambda layer: -1),
-    keras.layers.EinsumDense: Linear(_by_equation, ("bias_axes", None)),
+    keras.layers.Dense: Linear(lambda layer: -1, _dense),
+    keras.layers.EinsumDense: Linear(_by_equation, _einsum, no_bias=("bias_axes", None), full_bias=_einsum_bias),
     keras.layers.Conv1D: _CONVOLUTION,
     keras.layers.Conv2D: _CONVOLUTION,
     keras.layers.Conv3D: _CONVOLUTION,
-    keras.layers.Conv1DTranspose: _CONVOLUTION,
-    keras.layers.Conv2DTranspose: _CONVOLUTION,
-    keras.layers.Conv3DTranspose: _CONVOLUTION,
-    keras.layers.DepthwiseConv1D: _CONVOLUTION,
-    keras.layers.DepthwiseConv2D: _CONVOLUTION,
-    keras.layers.SeparableConv1D: _CONVOLUTION,
-    keras.layers.SeparableConv2D: _CONVOLUTION,
+    keras.layers.Conv1DTranspose: _TRANSPOSED,
+    keras.layers.Conv2DTranspose: _TRANSPOSED,
+    keras.layers.Conv3DTranspose: _TRANSPOSED,
+    keras.layers.DepthwiseConv1D: _DEPTHWISE,
+    keras.layers.DepthwiseConv2D: _DEPTHWISE,
+    keras.layers.SeparableConv1D: _SEPARABLE,
+    keras.layers.SeparableConv2D: _SEPARABLE,
 }
 
 

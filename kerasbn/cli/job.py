@@ -43,6 +43,7 @@ class Job:
     lr_scale: float | None
     preserve: bool
     shared: str
+    fold: bool | None
     opset: int
     dry_run: bool
     as_json: bool
@@ -113,7 +114,10 @@ class Job:
                 with self._step(f"Writing and verifying {output}"):
                     kind = format_of(output)
                     verify = not self.no_verify
-                    reports.append(write_and_verify(result, output, temporary, kind, verify=verify, opset=self.opset))
+                    fold = kind != "keras" if self.fold is None else self.fold
+                    reports.append(
+                        write_and_verify(result, output, temporary, kind, fold=fold, verify=verify, opset=self.opset)
+                    )
             return reports
 
     @contextlib.contextmanager

@@ -85,6 +85,11 @@ _PATH = click.Path(path_type=Path)
     show_default=True,
     help="Whether a layer called k times gets k BNs or one.",
 )
+@click.option(
+    "--fold/--no-fold",
+    default=None,
+    help="Fold BN into other layers in what is written.  [default: fold in ONNX and SavedModel, not in .keras]",
+)
 @click.option("--opset", type=click.IntRange(13, 18), default=17, show_default=True, help="The opset of ONNX files.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")

@@ -11,6 +11,7 @@ import keras
 
 from kerasbn.errors import KerasBNError, UnsupportedModelError, VerificationError
 from kerasbn.exporters import keras_file
+from kerasbn.exporters.folded import Served, folded_for_serving
 from kerasbn.exporters.parity import check_parity
 from kerasbn.exporters.report import ExportReport as ExportReport
 from kerasbn.exporters.report import size_of, versions
@@ -23,6 +24,7 @@ def export(
     path: str | os.PathLike[str],
     *,
     format: Format | None = None,  # noqa: A002
+    fold: bool = True,
     verify: bool = True,
     inputs: Any = None,
     opset: int = 17,
@@ -30,8 +32,9 @@ def export(
 ) -> ExportReport:
     """Write a model for serving, and check what was written.
 
-    The written graph runs in inference mode: Dropout, noise and random augmentation are off. Its
-    inputs and outputs have the model's own names, its batch is open.
+    The written graph runs in inference mode: Dropout, noise and random augmentation are off, and
+    batch normalization is folded into other layers where that is exact. Its inputs and outputs have
+    the model's own names, its batch is open.
 
     Example:
 
@@ -44,8 +47,10 @@ def export(
         path: Where to write. The suffix decides the format: `.onnx`, `.keras`, none for the folder
             of a SavedModel.
         format: `"onnx"`, `"saved_model"` or `"keras"`. Defaults to what the suffix says.
-        verify: Whether to run the written model against the Keras model, at batch 1 and at a larger
-            one. Defaults to `True`.
+        fold: Whether to fold batch normalization as `kerasbn.fold` does; the model itself stays as
+            it is. Defaults to `True`, in a `.keras` file too: use `False` for one to train further.
+        verify: Whether to run the written model against the Keras model as it was given, at batch 1
+            and at a larger one. Defaults to `True`.
         inputs: A batch of inputs to verify with, in the model's structure. Defaults to random ones.
         opset: The ONNX opset, from 13 to 18. Defaults to 17.
         overwrite: Whether an existing file or folder may be replaced. Defaults to `False`.
@@ -65,7 +70,7 @@ def export(
     target = Path(path)
     kind = format_of(target) if format is None else checked_format(format, target)
     with staged(target, overwrite=overwrite) as temporary:
-        return write_and_verify(model, target, temporary, kind, verify=verify, inputs=inputs, opset=opset)
+        return write_and_verify(model, target, temporary, kind, fold=fold, verify=verify, inputs=inputs, opset=opset)
 
 
 def write_and_verify(
@@ -74,14 +79,16 @@ def write_and_verify(
     temporary: Path,
     kind: Format,
     *,
+    fold: bool = True,
     verify: bool = True,
     inputs: Any = None,
     opset: int = 17,
 ) -> ExportReport:
     """Write a model to `temporary`, which will be moved to `target`. Arguments and errors as in `export`."""
     started = time.perf_counter()
+    served = folded_for_serving(model) if fold else Served(model)
     try:
-        nodes = _write(model, temporary, kind, opset)
+        nodes = _write(served.model, temporary, kind, opset)
     except (KerasBNError, OSError):
         raise
     except Exception as error:
@@ -89,7 +96,7 @@ def write_and_verify(
     max_error = None
     if verify:
         try:
-            run = _runner(model, temporary, kind)
+            run = _runner(served.model, temporary, kind)
         except Exception as error:
             raise VerificationError(f"{target} cannot be loaded again: {error} Nothing was kept.") from error
         max_error = check_parity(model, run, str(target), inputs=inputs)
@@ -99,6 +106,8 @@ def write_and_verify(
         bytes=size_of(temporary),
         seconds=time.perf_counter() - started,
         nodes=nodes,
+        folded=served.folded,
+        kept=served.kept,
         max_error=max_error,
         versions=versions(),
     )

@@ -18,6 +18,8 @@ class ExportReport:
         bytes: The size of the file, or of all files of the folder.
         seconds: How long it took, verification included.
         nodes: The number of nodes of the graph; of layers in a `.keras` file.
+        folded: How many calls of batch normalization were folded into other layers.
+        kept: How many were not, by the value of their `Reason`. Empty if folding was not asked for.
         max_error: The greatest difference from the Keras model's outputs, relative to the greatest
             output. `None` if it was not verified.
         versions: The versions of the packages that wrote it.
@@ -28,6 +30,8 @@ class ExportReport:
     bytes: int
     seconds: float
     nodes: int
+    folded: int
+    kept: dict[str, int]
     max_error: float | None
     versions: dict[str, str]
 

@@ -101,10 +101,9 @@ def initial_values(spec: LayerSpec, layer: keras.layers.Layer) -> Iterator[tuple
     origin = spec.origin
     inherited = {} if origin is None else {_path_in(origin, variable): variable for variable in origin.variables}
     for variable in layer.variables:
-        path = _path_in(layer, variable)
-        if path in spec.values:
-            yield variable, spec.values[path]()
-        elif path in inherited:
+        if variable.name in spec.values:
+            yield variable, spec.values[variable.name]()
+        elif (path := _path_in(layer, variable)) in inherited:
             yield variable, inherited[path]
 
 

@@ -3,7 +3,7 @@
 insert   v -> f(v)    behind a call site: every user of its value sees the new one;
                       or behind an input of the model: likewise;
                       or ahead of a call site: that one alone does
-remove   f(v) -> v    a call site with one input and one output of the same shape
+remove   f(v) -> v    a call site whose output is as its first input; a layer may be left in its place
 replace  f -> g       an operation, at all of its call sites
 """
 
@@ -47,9 +47,10 @@ class InsertBehindInput:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Remove:
-    """Take the call site at `address` out; its users get its input instead."""
+    """Take the call site at `address` out; its users get its first input instead, or what `leaving` makes of it."""
 
     address: str
+    leaving: LayerSpec | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,7 +79,7 @@ class _Editor:
         self._behind: dict[str, list[LayerSpec]] = defaultdict(list)
         self._ahead: dict[str, list[LayerSpec]] = defaultdict(list)
         self._inputs: dict[str, LayerSpec] = {}
-        self._removed: set[str] = set()
+        self._removed: dict[str, LayerSpec | None] = {}
         self._replaced: dict[Operation, Operation] = {}
         self._calls: dict[LayerSpec, int] = defaultdict(int)
         for change in changes:
@@ -89,11 +90,11 @@ class _Editor:
                     self._ahead[address].append(layer)
                 case InsertBehindInput(name, layer):
                     self._inputs[name] = layer
-                case Remove(address):
-                    self._removed.add(address)
+                case Remove(address, leaving):
+                    self._removed[address] = leaving
                 case Replace(operation, layer):
                     self._replaced[operation] = layer
-        missing = (self._behind.keys() | self._ahead.keys() | self._removed) - graph.by_address.keys()
+        missing = (self._behind.keys() | self._ahead.keys() | self._removed.keys()) - graph.by_address.keys()
         assert not missing, f"edits of call sites that the graph does not have: {sorted(missing)}"
 
     def edited_whole(self, graph: Graph) -> Graph:
@@ -121,7 +122,10 @@ class _Editor:
             if bypass and any(value in bypass for value in site.inputs):
                 site = site.with_arguments(bypass)
             if site.address in self._removed:
-                (bypass[site.outputs[0]],) = site.inputs
+                if leaving := self._removed[site.address]:
+                    sites.append(self._call(leaving, site, site.inputs[0], site.outputs[0]))
+                else:
+                    bypass[site.outputs[0]] = site.inputs[0]
                 continue
             operation = self._operation(site.operation)
             if operation is not site.operation:

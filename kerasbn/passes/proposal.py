@@ -14,7 +14,8 @@ class Reason(enum.Enum):
     """Why a call site is left as it is."""
 
     OUTPUT = "output"
-    """Its value is an output of the model, or becomes one through activations and reshaping alone."""
+    """Its value, or one that folding it would change, is an output of the model, or becomes one through
+    activations and reshaping alone."""
     NORMALIZED = "normalized"
     """Its block is normalized already, by a batch, layer, group, RMS, unit or spectral normalization."""
     COVERED = "covered"
@@ -34,9 +35,10 @@ class Reason(enum.Enum):
     EMBEDDING = "embedding"
     """It is a table of embeddings."""
     TIED_WEIGHTS = "tied_weights"
-    """It shares a weight with another layer."""
+    """It shares a weight with another layer, or the layer does that it would be folded into."""
     CHANNEL_AXIS = "channel_axis"
-    """No single axis of its output holds the channels."""
+    """No single axis of its output holds the channels; or it normalizes another axis than the channels of the
+    layer that it would be folded into."""
     OPAQUE = "opaque"
     """A layer with weights that is carried over as it is and not looked into."""
     POSITION = "position"
@@ -44,7 +46,8 @@ class Reason(enum.Enum):
     RULE = "rule"
     """A rule says "skip" or "none"."""
     MONTE_CARLO = "monte_carlo"
-    """Dropout that is called with training=True, to be random at inference too."""
+    """Dropout or noise that is called with training=True, to be random at inference too; or it stands between a
+    batch normalization and the layer that that would be folded into."""
     NO_NORMALIZATION_BEHIND = "no_normalization_behind"
     """Dropout with no batch normalization behind it, where it does no harm."""
     REGULARIZER = "regularizer"
@@ -63,6 +66,31 @@ class Reason(enum.Enum):
     """Noise on the inputs."""
     RECURRENT_DROPOUT = "recurrent_dropout"
     """The Dropout within a recurrent layer, which goes only with dropout="all"."""
+    TRAINING = "training"
+    """Batch normalization that is called with training=True, which uses the statistics of the batch at inference."""
+    UNKNOWN_SUBCLASS = "unknown_subclass"
+    """A subclass of batch normalization, which may compute something else."""
+    NON_FINITE = "non_finite"
+    """Its weights give factors that are not finite, or that the type of the weights cannot hold."""
+    INPUT = "input"
+    """It normalizes an input of the model, and no linear layer behind it takes it in."""
+    NONLINEAR = "nonlinear"
+    """Something that does not commute with a scale and a shift is next to it, such as an activation."""
+    NEGATIVE_SCALE = "negative_scale"
+    """A scale of it is negative, and max pooling or an activation such as ReLU is next to it."""
+    ZERO_PADDING = "zero_padding"
+    """It has a shift, and zeros are added between it and the layer that it would be folded into."""
+    BRANCHES = "branches"
+    """It meets a branch, in a sum for instance, that cannot take its share."""
+    OTHER_CONSUMERS = "other_consumers"
+    """A value that folding it would change goes elsewhere too."""
+    SHARED_LAYER = "shared_layer"
+    """The layer that it would be folded into is called elsewhere too, without the same normalization there."""
+    QUANTIZED = "quantized"
+    """The layer that it would be folded into holds its weights quantized, or in two parts (LoRA)."""
+    PRECISION = "precision"
+    """The type of the numbers changes between it and the layer that it would be folded into, or that layer has
+    weights in half precision, which would be rounded once more."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +105,7 @@ class Edit:
     """
 
     site: str
-    kind: Literal["insert", "remove", "replace"]
+    kind: Literal["insert", "remove", "replace", "fold"]
     detail: str
     changes: tuple[Change, ...] = dataclasses.field(repr=False, compare=False)
 

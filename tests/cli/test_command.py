@@ -232,6 +232,20 @@ def test_json(options, command, folder, tmp_path):
     assert 0 <= output["max_error"] <= 1e-4
 
 
+@pytest.mark.parametrize(
+    ("options", "output", "folded"),
+    [("", "new.onnx", 2), ("", "new.keras", 0), ("--no-fold", "new.onnx", 0), ("--fold", "new.keras", 2)],
+)
+def test_folding(options, output, folded, command, folder, tmp_path):
+    status, out, errors = command("m.keras", "--json", "-o", tmp_path / output, *options.split())
+    assert (status, errors) == (0, [])
+    (report,) = json.loads(out)["outputs"]
+    assert (report["folded"], report["kept"]) == (folded, {})
+    assert_serves(tmp_path / output, keras.models.load_model(folder / "m.keras"), ["x"], ["y"])
+    if output == "new.keras":
+        assert ("a_bn" in names(keras.models.load_model(tmp_path / output))) == (folded == 0)
+
+
 def test_json_of_a_dry_run(command):
     status, out, _ = command("m.keras", "--json", "--dry-run")
     assert status == 0

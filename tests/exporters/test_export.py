@@ -168,3 +168,58 @@ def test_the_format_can_be_named(path, tmp_path):
     report = kerasbn.export(CASES["dense, dropout"][0](), tmp_path / path, format="saved_model")
     assert report.format == "saved_model"
     assert (tmp_path / path / "saved_model.pb").is_file()
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_batch_normalization_is_folded(kind, tmp_path):
+    inputs = keras.Input((6,), name="x")
+    x = keras.layers.BatchNormalization(name="folded")(keras.layers.Dense(5, name="fc")(inputs))
+    x = keras.layers.BatchNormalization(name="kept")(keras.layers.Activation("tanh")(x))
+    x = keras.layers.Dense(4, name="head")(keras.layers.Activation("tanh")(x))
+    model = randomize(keras.Model(inputs, keras.layers.BatchNormalization(name="scores")(x)))
+    before = snapshot(model)
+    report = kerasbn.export(model, tmp_path / FORMATS[kind])
+    assert (report.folded, report.kept) == (2, {"nonlinear": 1})
+    assert report.max_error <= 1e-5
+    assert snapshot(model) == before
+    assert_serves(tmp_path / FORMATS[kind], model, ["x"], ["scores"])
+    whole = kerasbn.export(model, tmp_path / FORMATS[kind], fold=False, overwrite=True)
+    assert (whole.folded, whole.kept) == (0, {})
+    assert report.nodes <= whole.nodes
+
+
+class Unknowable(keras.layers.Layer):
+    """A layer that cannot be made again."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def get_config(self):
+        raise NotImplementedError
+
+    def call(self, x):
+        return x * self.factor
+
+
+def test_layers_that_cannot_be_rebuilt_do_not_stand_in_the_way(tmp_path):
+    layers = [keras.layers.Dense(5), keras.layers.BatchNormalization(), Unknowable(2.0)]
+    model = randomize(keras.Sequential([keras.Input((6,)), *layers]))
+    report = kerasbn.export(model, tmp_path / "model.onnx")
+    assert (report.folded, report.kept) == (1, {})
+
+
+class Trained(keras.Model):
+    """A model that trains in its own way, and cannot be made from its tensors."""
+
+    def __init__(self):
+        inputs = keras.Input((6,))
+        super().__init__(inputs, keras.layers.BatchNormalization()(keras.layers.Dense(5)(inputs)))
+
+    def train_step(self, data):
+        raise NotImplementedError
+
+
+def test_a_model_that_cannot_be_folded_is_written_as_it_is(tmp_path):
+    report = kerasbn.export(randomize(Trained()), tmp_path / "model.onnx")
+    assert (report.folded, report.kept) == (0, {"opaque": 1})
