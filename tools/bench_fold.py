@@ -28,11 +28,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import click
 import keras
 import numpy as np
-from bench_rewrite import PEER, Table, Timing, copy_with_keras, machine, spread, timed
-from fold_applications import normalizations, randomize
 from rich.console import Console
 
 import kerasbn
+from bench_rewrite import PEER, Table, Timing, copy_with_keras, machine, spread, timed
+from fold_applications import normalizations, randomize
 
 NETWORKS = ("ResNet50", "MobileNetV2", "InceptionV3", "EfficientNetB0", "DenseNet121", "Xception")
 BATCHES = (1, 8)

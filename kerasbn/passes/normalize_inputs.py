@@ -28,7 +28,8 @@ def normalize_inputs(graph: Graph, names: Names, options: Options) -> Proposals:
 
 
 def _outcomes(graph: Graph, names: Names, options: Options) -> Iterator[Edit | Skip]:
-    own = BatchNormalization(epsilon=_EPSILON) if options.norm is None else options.norm
+    fresh = options.data is None
+    own = BatchNormalization(epsilon=_EPSILON, zero_debias=fresh) if options.norm is None else options.norm
     prototype = Prototype.asked_for(dataclasses.replace(options, norm=own))
     for value in keras.tree.flatten(graph.inputs):
         address = value.spec.name

@@ -5,6 +5,9 @@ beta = b it starts, at inference, as the exact identity on W x + b, where the bi
 the linear layer right before it:
 
     BN(y) = gamma (y - moving_mean) / sqrt(moving_variance + epsilon) + beta = y + b,   y = W x
+
+By default the moving statistics are then those of the batches alone: the first batch replaces what
+they started from (`zero_debias`; docs/moving_statistics.md), unless that was measured on a sample.
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ class Prototype:
             OptionError: if `norm` is not a layer instance, or cannot start as `preserve` or `data`
                 ask for.
         """
-        norm = BatchNormalization() if options.norm is None else options.norm
+        norm = BatchNormalization(zero_debias=options.data is None) if options.norm is None else options.norm
         if not isinstance(norm, keras.layers.Layer):
             raise OptionError(
                 f"Option norm is {norm!r}; it must be a layer instance, such as keras.layers.BatchNormalization(), "

@@ -1,0 +1,121 @@
+"""kerasbn's batch normalization into Keras's own and back.
+
+At inference both compute the same from the same weights, and their weights have the same names, so
+only the class changes:
+
+    y = gamma (x - moving_mean) / sqrt(moving_variance + epsilon) + beta
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from kerasbn import _keras
+from kerasbn.errors import UnsupportedModelError
+from kerasbn.graph.build import build
+from kerasbn.graph.clone import constructor_arguments
+from kerasbn.graph.edit import Replace, apply
+from kerasbn.graph.model import Graph, LayerSpec
+from kerasbn.graph.read import read
+from kerasbn.graph.trace import is_traceable, trace
+from kerasbn.layers import BatchNormalization
+from kerasbn.options import Options
+from kerasbn.training.compilation import carry_over_compilation
+
+_OURS_ALONE = ("virtual_batch_size", "unbiased_variance", "zero_debias")
+
+
+def to_keras(model: keras.Model, *, copy: bool = True) -> keras.Model:
+    """Put `keras.layers.BatchNormalization` in the place of kerasbn's, so that files load without kerasbn.
+
+    At inference the result computes exactly what the model does. In training Keras's layer has no
+    `virtual_batch_size`, `unbiased_variance` and `zero_debias`: they are left out, and
+    `momentum=None` becomes Keras's default. `renorm` and `synchronized` stay.
+
+    Example:
+
+    ```python
+    kerasbn.layers.to_keras(model).save("model.keras")
+    ```
+
+    Args:
+        model: A Keras model: Sequential, Functional, or subclassed and called before. It stays as
+            it is.
+        copy: Whether the result owns copies of all weights. `False` reuses the layers that need no
+            change. Defaults to `True`.
+
+    Returns:
+        A new model, compiled as the source is.
+
+    Raises:
+        UnsupportedModelError: if the model cannot be rebuilt faithfully, or one of the layers is
+            inside another layer, such as `TimeDistributed`.
+    """
+    return _converted(model, BatchNormalization, _theirs, copy, everywhere=True)
+
+
+def from_keras(model: keras.Model, *, copy: bool = True) -> keras.Model:
+    """Put `kerasbn.layers.BatchNormalization` in the place of Keras's, with its arguments and weights.
+
+    The result computes what the model does, at inference exactly and in training up to rounding,
+    but faster. Layers inside other layers, such as `TimeDistributed`, stay as they are.
+
+    Args:
+        model: A Keras model: Sequential, Functional, or subclassed and called before. It stays as
+            it is.
+        copy: Whether the result owns copies of all weights. `False` reuses the layers that need no
+            change. Defaults to `True`.
+
+    Returns:
+        A new model, compiled as the source is.
+
+    Raises:
+        UnsupportedModelError: if the model cannot be rebuilt faithfully.
+    """
+    return _converted(model, keras.layers.BatchNormalization, _ours, copy)
+
+
+def _theirs(layer: BatchNormalization) -> LayerSpec:
+    config = {key: value for key, value in constructor_arguments(layer).items() if key not in _OURS_ALONE}
+    if config["momentum"] is None:
+        del config["momentum"]
+    return LayerSpec(keras.layers.BatchNormalization, config, origin=layer)
+
+
+def _ours(layer: keras.layers.BatchNormalization) -> LayerSpec:
+    return LayerSpec(BatchNormalization, constructor_arguments(layer), origin=layer)
+
+
+def _converted(
+    model: keras.Model,
+    kind: type[keras.layers.Layer],
+    successor: Callable[[Any], LayerSpec],
+    copy: bool,
+    *,
+    everywhere: bool = False,
+) -> keras.Model:
+    """A model with a successor for each layer of just this kind; `everywhere` refuses to leave one inside another."""
+    traced = trace(model, copy=copy) if is_traceable(model) else None
+    graph = read(model if traced is None else traced.model)
+    if everywhere:
+        _refuse_inside_others(graph, kind)
+    layers = [layer for _, layer in graph.layers() if type(layer) is kind]
+    built = build(apply(graph, [Replace(layer, successor(layer)) for layer in layers]), copy=copy)
+    if traced is not None:
+        built = built.seen_from(traced.sources)
+    carry_over_compilation(model, built, Options())
+    return built.model
+
+
+def _refuse_inside_others(graph: Graph, kind: type[keras.layers.Layer]) -> None:
+    for path, outer in graph.layers():
+        for inner in _keras.sublayers(outer)[1:]:
+            if type(inner) is kind:
+                raise UnsupportedModelError(
+                    f"Layer {path!r} ({type(outer).__name__}) holds {inner.name!r}, a kerasbn.layers."
+                    f"{kind.__name__}, inside, where it cannot be replaced. Build {path!r} with a keras.layers."
+                    f"{kind.__name__} and copy its weights."
+                )

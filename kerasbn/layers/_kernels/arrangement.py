@@ -1,0 +1,115 @@
+"""Inputs of any rank as (groups, before, channels, after), and masks with them.
+
+    (N, H, W, C), axis -1          (1, N H W, C, 1)
+    (N, C, H, W), axis 1           (1, N, C, H W)
+    (N, T, C), ghost batches of v  (N / v, v T, C, 1)
+
+Where N is no multiple of v, the last ghost batch is filled up with examples that are masked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from keras import ops
+
+
+@dataclasses.dataclass(frozen=True)
+class Arranged:
+    """Inputs ready for a kernel.
+
+    Attributes:
+        x: The inputs, of shape `(groups, before, channels, after)`.
+        mask: Booleans, of the same shape with one channel or all: what counts. `None`: everything.
+        shape: The shape of the inputs as they came; a size that only the call knows is a tensor.
+        filled: Whether examples may have been added at the end.
+    """
+
+    x: Any
+    mask: Any
+    shape: tuple[Any, ...]
+    filled: bool
+
+    def restored(self, outputs: Any) -> Any:
+        """Outputs of the shape of `x`, in the shape of the inputs."""
+        if not self.filled:
+            return ops.reshape(outputs, self.shape)
+        return ops.reshape(outputs, (-1, *self.shape[1:]))[: self.shape[0]]
+
+
+def arrange(inputs: Any, axis: int, *, mask: Any = None, group_size: int | None = None) -> Arranged:
+    """Arrange inputs for a kernel.
+
+    Args:
+        inputs: Of any rank.
+        axis: The axis of the channels, from 0.
+        mask: Which positions count: over the leading axes of the inputs, or over all axes but the
+            channels'; sizes of 1 stand for all.
+        group_size: How many examples make up a group. `None`: all of them.
+    """
+    shape = tuple(ops.shape(inputs))
+    examples = shape[0]
+    size = examples if group_size is None else group_size
+    if group_size is not None and isinstance(examples, int):
+        size = max(min(group_size, examples), 1)
+    filled = group_size is not None and not (isinstance(examples, int) and examples % size == 0)
+    x = inputs
+    if mask is not None:
+        mask = _spread(mask, inputs, axis)
+    if filled:
+        missing = -examples % size
+        mask = ops.ones((examples, *(1 for _ in shape[1:])), "bool") if mask is None else mask
+        mask = ops.broadcast_to(mask, (*shape[:axis], mask.shape[axis], *shape[axis + 1 :]))
+        x, mask = _filled(x, missing), _filled(mask, missing)
+    groups = 1 if group_size is None else -(-examples // size)
+    before = math.prod((size, *shape[1:axis])) if axis else 1
+    after = math.prod(shape[axis + 1 :])
+    return Arranged(
+        x=ops.reshape(x, (groups, before, shape[axis], after)),
+        mask=None if mask is None else ops.reshape(mask, (groups, before, mask.shape[axis], after)),
+        shape=shape,
+        filled=filled,
+    )
+
+
+def _filled(x: Any, missing: Any) -> Any:
+    """`missing` more examples at the end, of zeros."""
+    return ops.concatenate([x, ops.zeros((missing, *ops.shape(x)[1:]), x.dtype)])
+
+
+def _spread(mask: Any, inputs: Any, axis: int) -> Any:
+    """A mask in the shape of the inputs, with one channel or all."""
+    mask = ops.cast(ops.convert_to_tensor(mask), "bool")
+    at = _axes_added(tuple(mask.shape), tuple(inputs.shape), axis)
+    mask = ops.expand_dims(mask, at) if at else mask
+    shape = list(ops.shape(inputs))
+    shape[axis] = mask.shape[axis]
+    return ops.broadcast_to(mask, shape)
+
+
+def _axes_added(mask: Sequence[int | None], inputs: Sequence[int | None], axis: int) -> tuple[int, ...]:
+    """The axes that a mask leaves out: the trailing ones, as Keras's masks do, or else the channels' too."""
+    rank = len(inputs)
+    trailing = tuple(range(len(mask), rank))
+    if _fits((*mask, *(1 for _ in trailing)), inputs, axis):
+        return trailing
+    channels = (axis, *range(len(mask) + 1, rank))
+    if len(mask) > axis and _fits((*mask[:axis], 1, *mask[axis:], *(1 for _ in channels[1:])), inputs, axis):
+        return channels
+    raise ValueError(
+        "The mask must cover the leading axes of the inputs, or all of its axes but the channels' (or have sizes of 1 "
+        f"there). Received: mask.shape={tuple(mask)}, inputs.shape={tuple(inputs)}, axis={axis}"
+    )
+
+
+def _fits(mask: Sequence[int | None], inputs: Sequence[int | None], axis: int) -> bool:
+    """Whether a mask can be spread over inputs. What it has for channels must be known: one or all."""
+    return (
+        len(mask) == len(inputs)
+        and mask[axis] in (1, inputs[axis])
+        and mask[axis] is not None
+        and all(ours in (1, None, theirs) or theirs is None for ours, theirs in zip(mask, inputs, strict=True))
+    )

@@ -1,0 +1,296 @@
+"""Speed of `kerasbn.layers.BatchNormalization`, beside Keras's layer and beside none.
+
+    python tools/bench_layer.py                     # all of it, about ten minutes on two cores
+    python tools/bench_layer.py --skip-layers       # whole training steps alone
+
+Layers. Four normalizations, each with a ReLU behind it, forward and backward in training, and
+forward alone at inference; in one `tf.function`, with XLA and without. "None" is the four ReLUs.
+"ratio" is Keras's time over kerasbn's, ReLUs and all; "ratio, BN alone" is the same with the time of
+"none" taken off both.
+
+Steps. A training step (`train_on_batch`, so what `fit` runs) of a ResNet-20 for small images (He et
+al., 2015, section 4.2) and of a MobileNetV2, with Keras's layers, with kerasbn's, and with none.
+
+The three take turns call by call, each round beginning with the next of them, and the ratios are
+taken within the round; their median over the rounds is reported. So a machine that other work slows
+down for a while slows all three. On a GPU a call ends when a number that it computed has arrived.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import click
+import keras
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+
+import kerasbn.layers
+from kerasbn.graph.build import build
+from kerasbn.graph.edit import Remove, apply
+from kerasbn.graph.read import read
+from reporting import Table, machine, spread
+
+REPORT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks" / "layer.md"
+NONE, PEER, OURS = "none", "Keras", "kerasbn"
+NORMALIZATIONS: Mapping[str, Callable[..., keras.layers.Layer]] = {
+    NONE: lambda axis, dtype: keras.layers.Identity(dtype=dtype),
+    PEER: keras.layers.BatchNormalization,
+    OURS: kerasbn.layers.BatchNormalization,
+}
+SHAPES = (
+    ((32, 32, 32, 64), -1),
+    ((32, 8, 8, 512), -1),
+    ((512, 256), -1),
+    ((32, 100, 128), -1),
+    ((32, 64, 32, 32), 1),
+    ((32, 512, 8, 8), 1),
+)
+DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
+XLA = (False, True)
+DEPTH = 4
+SECONDS, FEWEST = 60, 7
+"""No more rounds after so many seconds, but at least so many rounds."""
+
+Call = Callable[[], Any]
+Times = Mapping[str, Sequence[float]]
+"""Milliseconds of each method, one a round."""
+
+
+def interleaved(calls: Mapping[str, Call], rounds: int) -> Times:
+    """Time the calls in turns, after three rounds that are not counted. Slow ones get fewer rounds."""
+    end = None
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    names = list(calls)
+    for number in range(-3, rounds):
+        if number == 0:
+            end = time.perf_counter() + SECONDS
+        if end is not None and number >= FEWEST and time.perf_counter() > end:
+            break
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            start = time.perf_counter()
+            calls[name]()
+            if number >= 0:
+                times[name].append(1000 * (time.perf_counter() - start))
+    return times
+
+
+def ratios(times: Times, less: str | None = None) -> list[float]:
+    """Keras's time over kerasbn's round by round, with the time of `less` taken off both."""
+    off = [0.0] * len(times[PEER]) if less is None else times[less]
+    return [
+        (theirs - base) / max(ours - base, 1e-3)
+        for theirs, ours, base in zip(times[PEER], times[OURS], off, strict=True)
+    ]
+
+
+def median_ratio(times: Times, over: str, under: str) -> float:
+    return statistics.median(a / b for a, b in zip(times[over], times[under], strict=True))
+
+
+# Layers
+
+
+def training(layers: Sequence[keras.layers.Layer], x: tf.Tensor, dy: tf.Tensor, *, xla: bool) -> Call:
+    @tf.function(jit_compile=xla, autograph=False)
+    def step(x: tf.Tensor, dy: tf.Tensor) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = x
+            for layer in layers:
+                y = tf.nn.relu(layer(y, training=True))
+        weights = [variable.value for layer in layers for variable in layer.trainable_variables]
+        dx, *others = tape.gradient(y, [x, *weights], output_gradients=dy)
+        return tf.reduce_max(dx), dx, others
+
+    return lambda: step(x, dy)[0].numpy()
+
+
+def inference(layers: Sequence[keras.layers.Layer], x: tf.Tensor, dy: tf.Tensor, *, xla: bool) -> Call:
+    @tf.function(jit_compile=xla, autograph=False)
+    def step(y: tf.Tensor) -> Any:
+        for layer in layers:
+            y = tf.nn.relu(layer(y, training=False))
+        return tf.reduce_max(y), y
+
+    return lambda: step(x)[0].numpy()
+
+
+def layer_calls(make: Callable[..., Call], shape: tuple[int, ...], axis: int, dtype: str, xla: bool) -> dict[str, Call]:
+    generator = np.random.default_rng(0)
+    x, dy = (tf.constant(generator.normal(size=shape), keras.DTypePolicy(dtype).compute_dtype) for _ in range(2))
+    calls = {}
+    for name, kind in NORMALIZATIONS.items():
+        layers = [kind(axis=axis, dtype=dtype) for _ in range(DEPTH)]
+        for layer in layers:
+            layer.build(shape)
+        calls[name] = make(layers, x, dy, xla=xla)
+    return calls
+
+
+def layer_rows(make: Callable[..., Call], rounds: int, console: Console) -> Iterator[tuple[str, ...]]:
+    for dtype in DTYPES:
+        for shape, axis in SHAPES:
+            for xla in XLA:
+                times = interleaved(layer_calls(make, shape, axis, dtype, xla), rounds)
+                row = (
+                    f"{'x'.join(map(str, shape))}{' channels first' if axis == 1 else ''}",
+                    f"{dtype}{', XLA' if xla else ''}",
+                    *(spread(times[name], 2) for name in NORMALIZATIONS),
+                    f"{statistics.median(ratios(times)):.2f}",
+                    f"{statistics.median(ratios(times, less=NONE)):.2f}",
+                )
+                console.print("  ".join(row))
+                yield row
+
+
+def layer_tables(rounds: int, console: Console) -> Iterator[Table]:
+    for title, make in (("Training", training), ("Inference", inference)):
+        yield Table(
+            f"{title}: four normalizations, each with a ReLU",
+            ("shape", "dtype", *NORMALIZATIONS, "ratio", "ratio, BN alone"),
+            tuple(layer_rows(make, rounds, console)),
+            notes=f"Milliseconds, median (min..max) of up to {rounds} rounds. A ratio is Keras's time over kerasbn's.",
+        )
+
+
+# Steps
+
+
+def resnet20() -> keras.Model:
+    """ResNet-20 for images of 32 by 32."""
+    layers = keras.layers
+
+    def normalized(x: Any, filters: int, stride: int = 1, size: int = 3) -> Any:
+        x = layers.Conv2D(filters, size, stride, padding="same", use_bias=False)(x)
+        return layers.BatchNormalization()(x)
+
+    inputs = keras.Input((32, 32, 3))
+    x = layers.ReLU()(normalized(inputs, 16))
+    for filters in (16, 32, 64):
+        for block in range(3):
+            stride = 2 if filters > 16 and block == 0 else 1
+            y = layers.ReLU()(normalized(x, filters, stride))
+            shortcut = x if stride == 1 else normalized(x, filters, stride, 1)
+            x = layers.ReLU()(layers.Add()([shortcut, normalized(y, filters)]))
+    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)), name="ResNet-20")
+
+
+def mobilenet() -> keras.Model:
+    return keras.applications.MobileNetV2((96, 96, 3), weights=None, classes=10, classifier_activation=None)
+
+
+NETWORKS: Mapping[str, tuple[Callable[[], keras.Model], int]] = {
+    "ResNet-20, 32 images of 32x32": (resnet20, 32),
+    "MobileNetV2, 16 images of 96x96": (mobilenet, 16),
+}
+
+
+def with_normalization(model: keras.Model, name: str) -> keras.Model:
+    """A network of Keras's layers with kerasbn's in their place, or with none."""
+    if name == OURS:
+        return kerasbn.layers.from_keras(model)
+    graph = read(model)
+    sites = [site for site in graph.walk() if site.operation_type is keras.layers.BatchNormalization]
+    return build(apply(graph, [Remove(site.address) for site in sites if name == NONE])).model
+
+
+def step_calls(source: keras.Model, batch: int, jit_compile: bool) -> dict[str, Call]:
+    generator = np.random.default_rng(0)
+    x = tf.constant(generator.normal(size=(batch, *source.input_shape[1:])), "float32")
+    y = tf.constant(generator.integers(0, 10, size=batch))
+    calls = {}
+    for name in NORMALIZATIONS:
+        model = with_normalization(source, name)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(1e-3, momentum=0.9), loss, jit_compile=jit_compile)
+        calls[name] = lambda model=model: model.train_on_batch(x, y)
+    return calls
+
+
+def step_table(rounds: int, modes: Sequence[bool], console: Console) -> Table:
+    rows = []
+    for title, (network, batch) in NETWORKS.items():
+        for jit_compile in modes:
+            times = interleaved(step_calls(network(), batch, jit_compile), rounds)
+            row = (
+                title,
+                f"{'XLA' if jit_compile else 'no XLA'}{' (default)' if jit_compile == default_jit() else ''}",
+                *(spread(times[name], 1) for name in NORMALIZATIONS),
+                f"{median_ratio(times, PEER, OURS):.2f}",
+                f"{median_ratio(times, OURS, NONE):.2f}",
+                f"{median_ratio(times, PEER, NONE):.2f}",
+            )
+            console.print("  ".join(row))
+            rows.append(row)
+    return Table(
+        "Whole training steps",
+        ("network", "compiled", *NORMALIZATIONS, "Keras / kerasbn", "kerasbn / none", "Keras / none"),
+        tuple(rows),
+        notes=(
+            f"Milliseconds, median (min..max) of up to {rounds} rounds, with SGD and momentum. The default is what "
+            '`jit_compile="auto"` comes to on this machine.'
+        ),
+    )
+
+
+def default_jit() -> bool:
+    """What `jit_compile="auto"` comes to here."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return bool(model.jit_compile)
+
+
+# Report
+
+
+def devices() -> str:
+    gpus = [tf.config.experimental.get_device_details(each) for each in tf.config.list_physical_devices("GPU")]
+    names = ", ".join(str(each.get("device_name", "unnamed")) for each in gpus)
+    return f"- GPU: {names}" if names else "- No GPU: all figures are of the CPU."
+
+
+def document(described: str, tables: Sequence[Table]) -> str:
+    intro = (
+        "Made by `python tools/bench_layer.py`, which says how it measures. The machine is shared, so the ratios say "
+        f"more than the milliseconds. Load average at the end: {os.getloadavg()[0]:.2f}."
+    )
+    return "\n".join(
+        (f"# The speed of the layer\n\n{intro}\n\n{described}\n{devices()}\n", *(table.markdown() for table in tables))
+    )
+
+
+@click.command()
+@click.option("--rounds", default=40, show_default=True, type=click.IntRange(1), help="Rounds of each timing.")
+@click.option("--skip-layers", is_flag=True, help="Leave the single layers out.")
+@click.option("--skip-steps", is_flag=True, help="Leave the training steps out.")
+@click.option("--skip-xla-steps", is_flag=True, help="Leave those out that XLA takes minutes to compile on a CPU.")
+@click.option("--output", default=REPORT, show_default=True, type=click.Path(dir_okay=False, path_type=Path))
+def main(rounds: int, skip_layers: bool, skip_steps: bool, skip_xla_steps: bool, output: Path) -> None:
+    """Measure kerasbn's batch normalization layer beside Keras's and beside none."""
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    described = machine()
+    tables: list[Table] = []
+    if not skip_steps:
+        tables.append(step_table(rounds, (False,) if skip_xla_steps else XLA, console))
+    if not skip_layers:
+        tables += layer_tables(rounds, console)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(document(described, tables))
+    for table in tables:
+        console.print(table.rich())
+    console.print(f"written to {output}")
+
+
+if __name__ == "__main__":
+    main()
