@@ -16,7 +16,7 @@ NO_PYTHON := kerasbn needs Python 3.11, 3.12 or 3.13 with its venv module, as Ke
 	none found among: $(PYTHON). Choose one with: make PYTHON=/path/to/python3.12
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types unit test-slow test-lowest bench clean
+.PHONY: help demo test lint types unit test-slow test-lowest bench reproduce clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,9 @@ test-lowest: $(INSTALLED) ## The tests on the oldest packages that pyproject.tom
 
 bench: $(INSTALLED) ## Measure speed
 	@for script in tools/bench_*.py; do $(BIN)/python "$$script" || exit; done
+
+reproduce: $(INSTALLED) ## Reproduce the claims behind batch normalization
+	@$(BIN)/python tools/reproduce.py all
 
 clean: ## Remove what was made, but for .venv
 	rm -rf build dist demo-output .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -12,6 +12,7 @@ from kerasbn.errors import UnsupportedModelError as UnsupportedModelError
 from kerasbn.errors import VerificationError as VerificationError
 
 if TYPE_CHECKING:
+    from kerasbn import callbacks as callbacks
     from kerasbn import layers as layers
     from kerasbn import recipes as recipes
     from kerasbn.exporters import ExportReport as ExportReport
@@ -37,8 +38,9 @@ _LAZY = {
     "Reason": "kerasbn.passes.proposal",
     "Skip": "kerasbn.passes.proposal",
     "calibrate": "kerasbn.training.calibration",
-    "find_learning_rate": "kerasbn.training.learning_rate",
+    "callbacks": "kerasbn.callbacks",
     "export": "kerasbn.exporters",
+    "find_learning_rate": "kerasbn.training.learning_rate",
     "fold": "kerasbn.planner",
     "layers": "kerasbn.layers",
     "plan": "kerasbn.planner",
@@ -57,7 +59,7 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'kerasbn' has no attribute {name!r}")
     module = importlib.import_module(_LAZY[name])
-    value = module if name in ("layers", "recipes") else getattr(module, name)
+    value = module if _LAZY[name] == f"kerasbn.{name}" else getattr(module, name)
     globals()[name] = value
     return value
 

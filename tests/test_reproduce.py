@@ -1,0 +1,136 @@
+"""The reproductions: their shared parts, and one of them run for a few steps."""
+
+import importlib
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+TOOLS = Path(__file__).parent.parent / "tools"
+
+
+@pytest.fixture(autouse=True)
+def _tools_on_path(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+
+
+def _reproduce(*arguments):
+    return CliRunner().invoke(importlib.import_module("reproduce").main, list(map(str, arguments)))
+
+
+def test_a_quick_run_writes_a_table_and_a_plot(tmp_path):
+    run = _reproduce("circles", "--seeds", 1, "--sweep-seeds", 1, "--quick", "--output", tmp_path)
+    assert run.exit_code == 0, run.output
+    text = (tmp_path / "circles.md").read_text()
+    assert "python tools/reproduce.py circles" in text
+    assert {"no BN", "before", "after"} <= {line.split("|")[1].strip() for line in text.splitlines() if "|" in line}
+    assert "<svg" in (tmp_path / "circles.svg").read_text()
+
+
+def test_a_quick_run_does_not_replace_the_figures_in_docs():
+    run = _reproduce("circles", "--quick")
+    assert run.exit_code == 2
+    assert "say with --output" in run.output
+
+
+def test_every_experiment_states_its_claim_and_can_be_named():
+    names = {path.stem for path in (TOOLS / "reproduction" / "experiments").glob("*.py")} - {"__init__"}
+    assert set(importlib.import_module("reproduce").EXPERIMENTS) == names
+    for name in names:
+        experiment = importlib.import_module(f"reproduction.experiments.{name}")
+        claim, _, text = experiment.__doc__.strip().partition("\n\n")
+        assert claim.endswith(".")
+        assert text
+        assert callable(experiment.run)
+
+
+def test_parts_do_not_overlap():
+    data = importlib.import_module("reproduction.data")
+    for load in (data.digits, data.digit_images, data.signals, data.circles):
+        parts = load()
+        sizes = [len(labels) for _, labels in (parts.train, parts.validation, parts.test)]
+        assert sizes[0] > 2 * min(sizes[1:])
+        rows = [row.tobytes() for inputs, _ in (parts.train, parts.validation, parts.test) for row in inputs]
+        assert len(rows) == sum(sizes)
+        assert len(set(rows)) > 0.99 * len(rows)
+        np.testing.assert_array_equal(load().test[0], parts.test[0])
+
+
+def _network(seed):
+    keras.utils.set_random_seed(seed)
+    layers = [keras.layers.Dense(8, activation="relu"), keras.layers.BatchNormalization(), keras.layers.Dense(2)]
+    model = keras.Sequential([keras.Input((2,)), *layers])
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def test_a_run_trains_as_fit_does():
+    data, training = (importlib.import_module(f"reproduction.{name}") for name in ("data", "training"))
+    circles = data.circles()
+    trainer = training.Trainer(_network(0), circles, every=50)
+    trainer.run(_network(1), 0.3, seed=1, steps=50)  # leaves nothing behind for the next one
+    run = trainer.run(_network(2), 0.1, seed=3, steps=50)
+    order = np.random.default_rng(3).permutation(len(circles.train[0]))[:3000]
+    peer = _network(2)
+    peer.fit(*(part[order] for part in circles.train), batch_size=60, shuffle=False, verbose=0)
+    for ours, theirs in zip(trainer.model.weights, peer.weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    inputs, labels = circles.test
+    assert run.test[-1] == pytest.approx(np.mean(np.argmax(peer(inputs), -1) == labels), abs=2e-3)
+
+
+def test_steps_to_an_accuracy():
+    training = importlib.import_module("reproduction.training")
+    run = training.Run(every=10, validation=np.array([0.1, 0.9, 0.8]), test=np.array([0.2, 0.3, 0.5]))
+    assert run.steps_to(0.5) == 30
+    assert run.steps_to(0.85, part="validation") == 20
+    assert run.steps_to(0.95, limit=30) == 30
+    assert run.steps_to(0.95) == np.inf
+
+
+def test_the_best_rate_is_chosen_by_validation_on_seeds_that_are_not_reported(monkeypatch):
+    comparison = importlib.import_module("reproduction.comparison")
+    seen = {}
+
+    class Trainer:
+        def __init__(self, model, data, every):
+            pass
+
+        def run(self, start, rate, seed, steps, stop_at):
+            seen.setdefault(rate, []).append(seed)
+            return comparison.Run(10, np.array([1 - abs(rate - 0.3)]), np.array([rate]))
+
+    monkeypatch.setattr(comparison, "Trainer", Trainer)
+    candidate = comparison.Candidate("it", lambda seed: None, (0.1, 0.3, 1.0))
+    (result,) = comparison.compare([candidate], comparison.Task(None, 10), comparison.Budget(4, 2))
+    assert result.rate == 0.3
+    assert not result.at_edge
+    assert [run.test[0] for run in result.runs] == [0.3] * 4
+    assert seen[0.1] == seen[1.0] == [1000, 1001]
+    assert seen[0.3] == [1000, 1001, 0, 1, 2, 3]
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say():
+    intervals = importlib.import_module("reproduction.intervals")
+    generator = np.random.default_rng(0)
+    held = {"median": 0, "mean": 0, "ratio": 0}
+    for _ in range(30):
+        one, other = generator.normal(10, 1, (2, 20))
+        found = {
+            "median": (intervals.median(one), 10),
+            "mean": (intervals.mean(one), 10),
+            "ratio": (intervals.ratio_of_medians(2 * one, other), 2),
+        }
+        for name, (estimate, truth) in found.items():
+            assert estimate.low <= estimate.value <= estimate.high
+            held[name] += estimate.low <= truth <= estimate.high
+    assert all(count >= 24 for count in held.values()), held
+    assert any(count < 30 for count in held.values()), held
+
+
+def test_one_seed_has_no_interval():
+    intervals = importlib.import_module("reproduction.intervals")
+    assert intervals.median([120.0]).text("{:.0f}".format) == "120"
+    assert intervals.median([100.0, 120.0]).text("{:.0f}".format) == "110 [100, 120]"

@@ -1,0 +1,1 @@
+"""What the reproductions share: data, training, learning rates, intervals, reports."""

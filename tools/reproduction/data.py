@@ -1,0 +1,82 @@
+"""The data sets, each made or loaded in a second: digits, signals, circles."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from sklearn.datasets import load_digits, make_circles
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Part = tuple[Array, Array]
+"""Inputs and labels."""
+
+SHARES = (0.6, 0.8)
+"""Where the training part ends, and where the validation part does."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Inputs and labels in three parts: to train on, to choose learning rates by, to report on."""
+
+    train: Part
+    validation: Part
+    test: Part
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        return tuple(self.train[0].shape[1:])
+
+    def mapped(self, function: Any) -> Dataset:
+        """The same with a function applied to the inputs."""
+        parts = (self.train, self.validation, self.test)
+        return Dataset(*((function(inputs), labels) for inputs, labels in parts))
+
+
+def digits() -> Dataset:
+    """The 1797 handwritten digits of scikit-learn, 64 numbers in [0, 1] each, in 10 classes."""
+    inputs, labels = load_digits(return_X_y=True)
+    return _parted(inputs / 16, labels)
+
+
+def digit_images() -> Dataset:
+    """The same digits as images of 8x8 pixels."""
+    return digits().mapped(lambda inputs: inputs.reshape(-1, 8, 8, 1))
+
+
+def circles() -> Dataset:
+    """Two noisy circles, one in the other: 5000 points in 2 classes, within about [-1, 1]."""
+    return _parted(*make_circles(n_samples=5000, noise=0.1, random_state=0))
+
+
+def signals(count: int = 5000) -> Dataset:
+    """Signals of 40 numbers in 10 classes, made as those of MNIST-1D are (Greydanus and Kobak, 2020).
+
+    The template of a class is moved, stretched, scaled, sheared, and buried in smooth and white
+    noise. The templates are random curves of 12 points.
+    """
+    generator = np.random.default_rng(0)
+    templates = np.cumsum(generator.normal(size=(10, 12)), axis=1)
+    templates = (templates - templates.mean(1, keepdims=True)) / templates.std(1, keepdims=True)
+    labels = generator.integers(0, 10, count)
+    return _parted(np.stack([_signal(templates[label], generator) for label in labels])[..., None], labels)
+
+
+def _signal(template: Array, generator: np.random.Generator, length: int = 40) -> Array:
+    width = generator.integers(14, 26)
+    start = generator.integers(0, length - width)
+    stretched = np.interp(np.linspace(0, 11, width), np.arange(12), template)
+    signal = np.zeros(length)
+    signal[start : start + width] = stretched * generator.uniform(0.75, 1.25)
+    signal += generator.uniform(-0.75, 0.75) * np.linspace(-1, 1, length)
+    smooth = np.convolve(generator.normal(size=length + 8), np.hanning(11)[1:-1] / 2, mode="valid")
+    return signal + 0.25 * smooth + 0.02 * generator.normal(size=length)
+
+
+def _parted(inputs: Array, labels: Array) -> Dataset:
+    order = np.random.default_rng(0).permutation(len(inputs))
+    inputs, labels = inputs[order].astype("float32"), labels[order].astype("int32")
+    ends = [int(share * len(inputs)) for share in SHARES]
+    return Dataset(*zip(np.split(inputs, ends), np.split(labels, ends), strict=True))

@@ -1,0 +1,60 @@
+"""After few steps, calibrated statistics are worth more than moving averages.
+
+The 3x100 sigmoid network on scikit-learn's digits with kerasbn's BN, SGD at one rate: the accuracy
+with the moving averages that training has left, and after `kerasbn.calibrate` on the training part,
+for Keras's default momentum of 0.99 and for 0.9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+import kerasbn
+from reproduction import data
+from reproduction.comparison import Budget
+from reproduction.intervals import mean
+from reproduction.networks import Make, dense, from_seed, rewritten
+from reproduction.report import Panel, Report, Table, banded, percent
+from reproduction.training import Trainer
+
+RATE = 0.1
+STEPS = (20, 50, 100, 200, 500)
+MOMENTA = (0.99, 0.9)
+
+
+def run(budget: Budget) -> Report:
+    """Try it."""
+    plain = from_seed(lambda: dense(3, "sigmoid"))
+    stages = (10, 20) if budget.quick else STEPS
+    rows, lines = [], []
+    for momentum in MOMENTA:
+        make = rewritten(plain, norm=keras.layers.BatchNormalization(momentum=momentum))
+        for name, seen in _accuracies(make, stages, budget.seeds).items():
+            means = [mean(column) for column in np.transpose(seen)]
+            title = f"{name}, momentum {momentum}"
+            rows.append((title, *(one.text(percent) for one in means)))
+            lines.append(banded(title, stages, means))
+    table = Table(
+        "Test accuracy, %",
+        ("statistics", *(f"after {steps} steps" for steps in stages)),
+        rows,
+        f"Mean of {budget.seeds} seeds with a t interval; the same runs, evaluated twice.",
+    )
+    return Report([table], [Panel("digits, 3x100 sigmoid", "steps", "test accuracy", lines, log="x")])
+
+
+def _accuracies(make: Make, stages: tuple[int, ...], seeds: int) -> Mapping[str, list[list[float]]]:
+    """The test accuracies of each seed at each stage."""
+    digits = data.digits()
+    trainers = {steps: Trainer(make(0), digits, every=steps) for steps in stages}
+    found: dict[str, list[list[float]]] = {"moving averages": [], "calibrated": []}
+    for seed in range(seeds):
+        runs = [trainers[steps].run(make(seed), RATE, seed, steps) for steps in stages]
+        found["moving averages"].append([float(one.test[-1]) for one in runs])
+        for trainer in trainers.values():
+            kerasbn.calibrate(trainer.model, digits.train[0])
+        found["calibrated"].append([trainer.accuracies()[1] for trainer in trainers.values()])
+    return found

@@ -1,0 +1,67 @@
+"""`kerasbn.find_learning_rate` suggests a rate within a factor of 3 of the best of a grid.
+
+Five networks with plain SGD: the rate that it suggests for each seed, and the rate of a grid that
+gives the best validation accuracy; then the test accuracy at the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import keras
+import numpy as np
+
+import kerasbn
+from reproduction import data
+from reproduction.comparison import Budget, Candidate, Task, sweep, train
+from reproduction.intervals import mean, median
+from reproduction.networks import convolutions, dense, from_seed, quick_norm, rewritten
+from reproduction.report import Line, Panel, Report, Table, percent
+
+RATES = tuple(float(rate) for rate in 10 ** np.arange(-2.5, 1.1, 0.25))
+FACTOR = 3
+NETWORKS: Mapping[str, tuple[Callable[[], keras.Model], Callable[[], data.Dataset], bool]] = {
+    "3 x 100 sigmoid": (lambda: dense(3, "sigmoid"), data.digits, False),
+    "3 x 100 sigmoid, BN": (lambda: dense(3, "sigmoid"), data.digits, True),
+    "6 x 100 ReLU": (lambda: dense(6, "relu"), data.digits, False),
+    "3 convolutions, ReLU": (lambda: convolutions("relu"), data.signals, False),
+    "3 convolutions, ReLU, BN": (lambda: convolutions("relu"), data.signals, True),
+}
+"""What builds it, what loads its data, and whether it gets BN."""
+
+
+def run(budget: Budget) -> Report:
+    """Try it."""
+    rows, lines = [], []
+    for name, (build, load, normalized) in NETWORKS.items():
+        make = rewritten(from_seed(build), norm=quick_norm()) if normalized else from_seed(build)
+        task = Task(load(), budget.steps(300), every=20)
+        trainer = task.trainer(make)
+        scores = sweep(Candidate(name, make, RATES), trainer, task, budget)
+        best = max(scores, key=lambda rate: scores[rate])
+        steps = 10 if budget.quick else 400
+        suggestions = [
+            kerasbn.find_learning_rate(make(seed), task.data.train, steps=steps, batch_size=60).suggestion
+            for seed in range(budget.seeds)
+        ]
+        at_best = train(make, best, trainer, task, range(budget.seeds))
+        at_suggestion = [train(make, rate, trainer, task, [seed])[0] for seed, rate in enumerate(suggestions)]
+        within = sum(1 / FACTOR <= rate / best <= FACTOR for rate in suggestions)
+        rows.append(
+            (
+                name,
+                f"{best:.2g}",
+                median(suggestions).text("{:.2g}".format),
+                f"{within}/{len(suggestions)}",
+                *(mean([float(one.test[-1]) for one in runs]).text(percent) for runs in (at_best, at_suggestion)),
+            )
+        )
+        lines.append(Line(name, list(scores), list(scores.values())))
+    table = Table(
+        "Suggestions",
+        ("network", "grid's best", "suggestion", f"within {FACTOR}", "accuracy at the best, %", "at the suggestion, %"),
+        rows,
+        f"{budget.seeds} seeds: the median suggestion with a bootstrap interval, the mean test accuracy after "
+        f"{task.steps} steps with a t interval. The grid has four rates a decade.",
+    )
+    return Report([table], [Panel("The grid", "learning rate", "validation accuracy", lines, log="x")])
