@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from kerasbn.cli.quiet import tensorflow_imported_quietly
 from kerasbn.errors import OptionError
 from kerasbn.files.formats import format_of
 from kerasbn.files.model_file import check_model_file, load
+from kerasbn.files.sample_file import check_sample_file, load_sample
 from kerasbn.files.staging import check_target, staged
 
 if TYPE_CHECKING:
@@ -32,17 +33,13 @@ _WIDE = 4096  # paths are never cut, not in a narrow terminal and not in a file
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One run of the command; the attributes are its arguments."""
+    """One run of the command; the attributes are its arguments, `settings` those of `kerasbn.rewrite`."""
 
     model: Path
     outputs: tuple[Path, ...]
-    position: str
-    rules: tuple[tuple[str, str], ...]
+    settings: Mapping[str, Any]
     norm: str
-    dropout: str
-    lr_scale: float | None
-    preserve: bool
-    shared: str
+    calibrate: Path | None
     fold: bool | None
     opset: int
     dry_run: bool
@@ -59,14 +56,17 @@ class Job:
         with tensorflow_imported_quietly(self.verbose):
             with self._step(f"Reading {self.model}"):
                 source = load(self.model, unsafe=self.unsafe)
+            sample = None if self.calibrate is None else load_sample(self.calibrate)
             with self._step("Planning"):
-                plan = self._plan(source)
-            reports = [] if self.dry_run else self._write(plan)
+                plan = self._plan(source, sample)
+            reports = [] if self.dry_run else self._write(plan, sample)
         self._print(plan, reports)
 
     def _check_paths(self) -> None:
         """Find what is wrong with the paths before TensorFlow is imported, which takes seconds."""
         check_model_file(self.model)
+        if self.calibrate is not None:
+            check_sample_file(self.calibrate)
         for output in self.outputs:
             format_of(output)
             check_target(output, overwrite=self.force)
@@ -80,33 +80,33 @@ class Job:
                     f"Output {str(output)!r} is given twice, or lies in another one. Give each a place of its own."
                 )
 
-    def _plan(self, source: keras.Model) -> Plan:
+    def _plan(self, source: keras.Model, sample: Any) -> Plan:
         import keras
 
         from kerasbn.planner import plan
 
         return plan(
             source,
-            position=self.position,
-            rules=self.rules,
+            **self.settings,
             norm=keras.layers.BatchNormalization() if self.norm == "keras" else None,
-            dropout=self.dropout,
-            learning_rate_scale=self.lr_scale,
-            preserve=self.preserve,
-            shared=self.shared,
+            data=sample,
         )
 
-    def _write(self, plan: Plan) -> list[ExportReport]:
+    def _write(self, plan: Plan, sample: Any) -> list[ExportReport]:
         from kerasbn.exporters import write_and_verify
         from kerasbn.exporters.parity import check_parity, reference
+        from kerasbn.training.calibration import calibrate
 
         with self._step("Rewriting"):
             result = plan.apply()
-        if self.preserve and not self.no_verify:
+        if self.settings["preserve"] and not self.no_verify:
             with self._step("Verifying the rewritten model"):
                 check_parity(
                     plan.model, lambda inputs: reference(result, inputs), "the rewritten model", tolerance=1e-5
                 )
+        if sample is not None:
+            with self._step(f"Calibrating on {self.calibrate}"):
+                calibrate(result, sample)
         with contextlib.ExitStack() as stack:
             temporaries = [stack.enter_context(staged(output, overwrite=self.force)) for output in self.outputs]
             reports = []

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from kerasbn.errors import KerasBNError, VerificationError
+from kerasbn.recipes import BN_X5, BN_X30
 
 DONE, NOT_VERIFIED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -33,6 +35,12 @@ def _read_rules(
 
 
 _PATH = click.Path(path_type=Path)
+_OF_REWRITE = (
+    *("position", "rules", "dropout", "normalize_inputs", "preserve", "shared"),
+    *("learning_rate_scale", "weight_decay_scale", "decay_speedup"),
+)
+"""The options that go to `kerasbn.rewrite` by their names there."""
+_RECIPES = {"bn-x5": BN_X5, "bn-x30": BN_X30}
 
 
 @click.command("kerasbn-rewrite", context_settings={"help_option_names": ["-h", "--help"]})
@@ -73,9 +81,31 @@ _PATH = click.Path(path_type=Path)
     help="Which Dropout to take out.",
 )
 @click.option(
-    "--lr-scale",
+    *("--lr-scale", "learning_rate_scale"),
     type=click.FloatRange(min=0, min_open=True),
     help="Multiply the compiled optimizer's learning rate by this.",
+)
+@click.option(
+    "--weight-decay-scale",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Multiply weight decay, and the L1 and L2 regularizers of layers, by this.",
+)
+@click.option(
+    "--decay-speedup",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Let the learning rate of the compiled optimizer decay this many times as fast.",
+)
+@click.option("--normalize-inputs", is_flag=True, help="Normalize the inputs as well.")
+@click.option(
+    "--recipe",
+    type=click.Choice(list(_RECIPES)),
+    help="The published settings of that name; options given besides win over them.",
+)
+@click.option(
+    "--calibrate",
+    type=_PATH,
+    metavar="FILE",
+    help="Measure the statistics of BN on the inputs in FILE: .npy, or .npz with an array by the name of each input.",
 )
 @click.option("--preserve/--no-preserve", default=True, show_default=True, help="Start BN as the identity.")
 @click.option(
@@ -99,7 +129,8 @@ _PATH = click.Path(path_type=Path)
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print the whole plan, and what TensorFlow has to say.")
 @click.version_option(package_name="kerasbn", prog_name="kerasbn-rewrite")
-def command(model: Path, outputs: tuple[Path, ...], **options: object) -> None:
+@click.pass_context
+def command(context: click.Context, /, model: Path, outputs: tuple[Path, ...], **options: object) -> None:
     """Give the saved Keras model MODEL (.keras or .h5) batch normalization and write it to each OUT.
 
     MODEL itself is never touched. Every OUT is checked against the Keras model before it takes its
@@ -110,7 +141,12 @@ def command(model: Path, outputs: tuple[Path, ...], **options: object) -> None:
 
     if not outputs and not options["dry_run"]:
         raise click.UsageError("Missing option '-o': where to write. '--dry-run' shows the plan without writing.")
-    Job(model=model, outputs=outputs, **options).run()  # type: ignore[arg-type]
+    recipe = _RECIPES.get(str(options.pop("recipe")), {})
+    settings = {name: options.pop(name) for name in _OF_REWRITE}
+    for name, value in recipe.items():
+        if name not in settings or context.get_parameter_source(name) is ParameterSource.DEFAULT:
+            settings[name] = value
+    Job(model=model, outputs=outputs, settings=settings, **options).run()  # type: ignore[arg-type]
 
 
 def run() -> None:

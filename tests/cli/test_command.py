@@ -56,6 +56,8 @@ def folder(tmp_path_factory):
     keras.Sequential([layers.Dense(2)], name="raw").save(folder / "raw.keras")
     _strings().save(folder / "strings.keras")
     (folder / "text.keras").write_text("not a model")
+    (folder / "broken.npy").write_bytes(b"no array")
+    np.save(folder / "narrow.npy", np.zeros((4, 1), "float32"))
     (folder / "short.keras").write_bytes((folder / "m.keras").read_bytes()[:5000])
     (folder / "old.onnx").write_text("old")
     (folder / "stuff").mkdir()
@@ -119,6 +121,11 @@ BAD = {
     "rule for nothing": ("m.keras -o a.keras --rule nothing*=after", "'nothing*' matches no layer"),
     "negative rate": ("m.keras -o a.keras --lr-scale -1", "'--lr-scale'"),
     "rate of nothing": ("m.keras -o a.keras --lr-scale nan", "nan"),
+    "no such recipe": ("m.keras -o a.keras --recipe bn-x7", "bn-x7"),
+    "no sample": ("m.keras -o a.keras --calibrate none.npy", "none.npy"),
+    "sample of another kind": ("m.keras -o a.keras --calibrate m.keras", ".npz"),
+    "broken sample": ("m.keras -o a.keras --calibrate broken.npy", "cannot be read"),
+    "sample of another shape": ("m.keras -o a.keras --calibrate narrow.npy", "has shape"),
     "rate without an optimizer": ("plain.keras -o a.keras --lr-scale 5", "learning_rate_scale"),
     "opset": ("m.keras -o a.onnx --opset 19", "'--opset'"),
     "strings, verified": ("strings.keras -o a.keras", "--no-verify"),
@@ -182,6 +189,10 @@ OPTIONS = {
     "--rule a=after --rule *=skip": "a a_bn drop b y",
     "--norm keras": "a a_bn a_activation b b_bn y",
     "--lr-scale 5": "a a_bn a_activation b b_bn y",
+    "--weight-decay-scale 0.2 --decay-speedup 6": "a a_bn a_activation b b_bn y",
+    "--normalize-inputs --position none": "x_bn a drop b y",
+    "--recipe bn-x5": "a a_bn a_activation b b_bn b_activation y",
+    "--recipe bn-x5 --position auto --dropout none --lr-scale 1": "a a_bn a_activation drop b b_bn y",
     "--no-preserve": "a a_bn a_activation b b_bn y",
 }
 
@@ -194,9 +205,25 @@ def test_options(options, command, folder, tmp_path):
     assert names(written) == OPTIONS[options]
     normalization = keras.layers.BatchNormalization if "keras" in options else kerasbn.layers.BatchNormalization
     assert {type(layer) for layer in written.layers if layer.name.endswith("_bn")} <= {normalization}
-    np.testing.assert_allclose(written.optimizer.learning_rate, 0.5 if "--lr-scale" in options else 0.1)
+    faster = "--lr-scale 5" in options or options == "--recipe bn-x5"
+    np.testing.assert_allclose(written.optimizer.learning_rate, 0.5 if faster else 0.1)
     if "--no-preserve" not in options:
         assert_same_function(keras.models.load_model(folder / "m.keras"), written)
+
+
+@pytest.mark.parametrize("form", ["sample.npy", "sample.npz", "named.npz"])
+def test_calibrate(form, command, folder, tmp_path):
+    source = keras.models.load_model(folder / "m.keras")
+    sample = np.random.default_rng(0).normal(3, 2, (64, *source.inputs[0].shape[1:])).astype("float32")
+    np.save(tmp_path / "sample.npy", sample)
+    np.savez(tmp_path / "sample.npz", sample)
+    np.savez(tmp_path / "named.npz", **{source.inputs[0].name: sample})
+    status, _, errors = command("m.keras", "-o", tmp_path / "new.keras", "--calibrate", tmp_path / form)
+    assert (status, errors) == (0, [])
+    written = keras.models.load_model(tmp_path / "new.keras")
+    values = np.asarray(keras.Model(written.inputs, written.get_layer("a").output)(sample))
+    np.testing.assert_allclose(written.get_layer("a_bn").moving_mean, values.mean(0), rtol=1e-4, atol=1e-5)
+    assert_same_function(source, written)
 
 
 def test_force(command, tmp_path):

@@ -1,0 +1,38 @@
+"""Samples of inputs in files of NumPy's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kerasbn.errors import OptionError, first_line
+
+
+def check_sample_file(path: Path) -> None:
+    """Find out without reading it whether a file may hold a sample.
+
+    Raises:
+        OptionError: if it does not exist, or its suffix is another one.
+    """
+    if path.suffix not in (".npy", ".npz"):
+        raise OptionError(f"Sample {str(path)!r} must be a .npy or .npz file; write it with numpy.save or numpy.savez.")
+    if not path.is_file():
+        raise OptionError(f"Sample {str(path)!r} does not exist or is no file. Give the path of a .npy or .npz file.")
+
+
+def load_sample(path: Path) -> Any:
+    """An array, or arrays by the name of the input where a `.npz` file holds several or names one.
+
+    Raises:
+        OptionError: if the file cannot be read, or holds anything but numbers.
+    """
+    try:
+        content = np.load(path, allow_pickle=False)
+        arrays = {"arr_0": content} if isinstance(content, np.ndarray) else {name: content[name] for name in content}
+    except Exception as error:
+        raise OptionError(
+            f"Sample {str(path)!r} cannot be read: {first_line(error)}. Write it anew with numpy.save or numpy.savez."
+        ) from error
+    return arrays["arr_0"] if list(arrays) == ["arr_0"] else arrays
