@@ -13,11 +13,13 @@ al., 2015, section 4.2) and of a MobileNetV2, with Keras's layers, with kerasbn'
 
 The three take turns call by call, each round beginning with the next of them, and the ratios are
 taken within the round; their median over the rounds is reported. So a machine that other work slows
-down for a while slows all three. On a GPU a call ends when a number that it computed has arrived.
+down for a while slows all three. CPU time, of all threads of the process, is given behind the stroke: it hardly
+depends on other work, and says nothing of a GPU. On a GPU a call ends when a number that it computed has arrived.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import statistics
 import sys
@@ -62,14 +64,24 @@ SECONDS, FEWEST = 60, 7
 """No more rounds after so many seconds, but at least so many rounds."""
 
 Call = Callable[[], Any]
-Times = Mapping[str, Sequence[float]]
-"""Milliseconds of each method, one a round."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """One call, in milliseconds."""
+
+    wall: float
+    cpu: float
+
+
+Times = Mapping[str, Sequence[Timing]]
+"""The calls of each method, one a round."""
 
 
 def interleaved(calls: Mapping[str, Call], rounds: int) -> Times:
     """Time the calls in turns, after three rounds that are not counted. Slow ones get fewer rounds."""
     end = None
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    times: dict[str, list[Timing]] = {name: [] for name in calls}
     names = list(calls)
     for number in range(-3, rounds):
         if number == 0:
@@ -78,24 +90,30 @@ def interleaved(calls: Mapping[str, Call], rounds: int) -> Times:
             break
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            start = time.perf_counter()
+            wall, cpu = time.perf_counter(), time.process_time()
             calls[name]()
+            timing = Timing(1000 * (time.perf_counter() - wall), 1000 * (time.process_time() - cpu))
             if number >= 0:
-                times[name].append(1000 * (time.perf_counter() - start))
+                times[name].append(timing)
     return times
 
 
-def ratios(times: Times, less: str | None = None) -> list[float]:
-    """Keras's time over kerasbn's round by round, with the time of `less` taken off both."""
-    off = [0.0] * len(times[PEER]) if less is None else times[less]
-    return [
-        (theirs - base) / max(ours - base, 1e-3)
-        for theirs, ours, base in zip(times[PEER], times[OURS], off, strict=True)
-    ]
+def compared(times: Times, over: str, under: str, less: str | None = None) -> str:
+    """The time of one over that of another round by round, the median: by the clock, and in CPU time.
+
+    The time of `less` is taken off both.
+    """
+    return " / ".join(f"{_ratio(times, over, under, less, clock):.2f}" for clock in ("wall", "cpu"))
 
 
-def median_ratio(times: Times, over: str, under: str) -> float:
-    return statistics.median(a / b for a, b in zip(times[over], times[under], strict=True))
+def _ratio(times: Times, over: str, under: str, less: str | None, clock: str) -> float:
+    one, other = ([getattr(timing, clock) for timing in times[name]] for name in (over, under))
+    off = [0.0] * len(one) if less is None else [getattr(timing, clock) for timing in times[less]]
+    return statistics.median((a - base) / max(b - base, 1e-3) for a, b, base in zip(one, other, off, strict=True))
+
+
+def walls(times: Times, digits: int) -> list[str]:
+    return [spread([timing.wall for timing in times[name]], digits) for name in NORMALIZATIONS]
 
 
 # Layers
@@ -146,9 +164,9 @@ def layer_rows(make: Callable[..., Call], rounds: int, console: Console) -> Iter
                 row = (
                     f"{'x'.join(map(str, shape))}{' channels first' if axis == 1 else ''}",
                     f"{dtype}{', XLA' if xla else ''}",
-                    *(spread(times[name], 2) for name in NORMALIZATIONS),
-                    f"{statistics.median(ratios(times)):.2f}",
-                    f"{statistics.median(ratios(times, less=NONE)):.2f}",
+                    *walls(times, 2),
+                    compared(times, PEER, OURS),
+                    compared(times, PEER, OURS, less=NONE),
                 )
                 console.print("  ".join(row))
                 yield row
@@ -160,7 +178,7 @@ def layer_tables(rounds: int, console: Console) -> Iterator[Table]:
             f"{title}: four normalizations, each with a ReLU",
             ("shape", "dtype", *NORMALIZATIONS, "ratio", "ratio, BN alone"),
             tuple(layer_rows(make, rounds, console)),
-            notes=f"Milliseconds, median (min..max) of up to {rounds} rounds. A ratio is Keras's time over kerasbn's.",
+            notes=f"Milliseconds, median (min..max) of up to {rounds} rounds. Ratios of Keras to kerasbn: wall / CPU time.",
         )
 
 
@@ -226,10 +244,10 @@ def step_table(rounds: int, modes: Sequence[bool], console: Console) -> Table:
             row = (
                 title,
                 f"{'XLA' if jit_compile else 'no XLA'}{' (default)' if jit_compile == default_jit() else ''}",
-                *(spread(times[name], 1) for name in NORMALIZATIONS),
-                f"{median_ratio(times, PEER, OURS):.2f}",
-                f"{median_ratio(times, OURS, NONE):.2f}",
-                f"{median_ratio(times, PEER, NONE):.2f}",
+                *walls(times, 1),
+                compared(times, PEER, OURS),
+                compared(times, OURS, NONE),
+                compared(times, PEER, NONE),
             )
             console.print("  ".join(row))
             rows.append(row)
@@ -239,7 +257,7 @@ def step_table(rounds: int, modes: Sequence[bool], console: Console) -> Table:
         tuple(rows),
         notes=(
             f"Milliseconds, median (min..max) of up to {rounds} rounds, with SGD and momentum. The default is what "
-            '`jit_compile="auto"` comes to on this machine.'
+            '`jit_compile="auto"` comes to on this machine. Ratios: wall / CPU time.'
         ),
     )
 
