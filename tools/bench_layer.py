@@ -178,7 +178,7 @@ def layer_tables(rounds: int, console: Console) -> Iterator[Table]:
             f"{title}: four normalizations, each with a ReLU",
             ("shape", "dtype", *NORMALIZATIONS, "ratio", "ratio, BN alone"),
             tuple(layer_rows(make, rounds, console)),
-            notes=f"Milliseconds, median (min..max) of up to {rounds} rounds. Ratios of Keras to kerasbn: wall / CPU time.",
+            notes=f"Milliseconds, median (min..max) of up to {rounds} rounds. Ratios Keras / kerasbn: wall / CPU.",
         )
 
 
