@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import importlib
 import os
-import platform
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +23,6 @@ import click
 
 if TYPE_CHECKING:
     from reproduction.comparison import Budget
-    from reproduction.report import Report
 
 EXPERIMENTS = (
     *("paper_network", "deep_sigmoid", "learning_rates", "positions"),
@@ -52,28 +49,20 @@ def main(names: Sequence[str], seeds: int, sweep_seeds: int, quick: bool, output
 
 def reproduce(name: str, budget: Budget, output: Path) -> None:
     """Run one experiment and write what it found."""
+    from reporting import machine
     from reproduction.plot import draw
 
     experiment = importlib.import_module(f"reproduction.experiments.{name}")
-    begin = time.perf_counter()
+    begin, made_on = time.perf_counter(), machine()
     report = experiment.run(budget)
     minutes = (time.perf_counter() - begin) / 60
     draw(report.panels, output / f"{name}.svg")
+    title, _, text = experiment.__doc__.strip().partition("\n\n")
+    made = f"Made by `python tools/reproduce.py {name}` in {minutes:.0f} minutes, on a machine that other work shared:"
+    head = (f"# {' '.join(title.split())}", text, made, made_on, f"![The plot]({name}.svg)\n")
     path = output / f"{name}.md"
-    path.write_text(markdown(experiment.__doc__, report, name, minutes))
+    path.write_text("\n".join(("\n\n".join(head), *(table.markdown() for table in report.tables))))
     click.echo(path)
-
-
-def markdown(claim: str, report: Report, name: str, minutes: float) -> str:
-    """The claim, how it was tried, and what came out."""
-    title, _, text = claim.strip().partition("\n\n")
-    versions = ", ".join(f"{package} {version(package)}" for package in ("keras", "tensorflow", "kerasbn"))
-    made = (
-        f"Made by `python tools/reproduce.py {name}` in {minutes:.0f} minutes on {os.cpu_count()} cores, which other "
-        f"work shared; Python {platform.python_version()}, {versions}."
-    )
-    parts = (f"# {' '.join(title.split())}", text, made, f"![The plot]({name}.svg)", *map(str, report.tables))
-    return "\n\n".join(parts) + "\n"
 
 
 if __name__ == "__main__":

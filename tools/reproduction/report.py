@@ -7,30 +7,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from reporting import Table
 from reproduction.comparison import Result, Task
 from reproduction.intervals import Estimate, mean, median, ratio_of_medians
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A table.
-
-    Attributes:
-        title: What it shows.
-        headings: The names of its columns.
-        rows: Its cells.
-        notes: What to know about it.
-    """
-
-    title: str
-    headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    notes: str = ""
-
-    def __str__(self) -> str:
-        rule = ["---", *("---:" for _ in self.headings[1:])]
-        lines = [f"| {' | '.join(row)} |" for row in (self.headings, rule, *self.rows)]
-        return "\n".join((f"## {self.title}", "", *lines, "", self.notes)).rstrip()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +61,7 @@ def steps_table(title: str, results: Sequence[Result], task: Task, baseline: int
     return Table(
         title,
         ("network", "learning rate", f"steps to {goal}", "reached", "times fewer steps"),
-        rows,
+        tuple(rows),
         f"Median of {len(steps[0])} seeds, evaluated every {task.every} steps, with a bootstrap interval. A run that "
         f"has not arrived after {task.steps} steps counts as {task.steps}, so a ratio to it is a lower bound. Ratios "
         "below 1 are where BN loses." + _on_edges(results),
@@ -95,7 +74,7 @@ def accuracy_table(title: str, results: Sequence[Result], task: Task) -> Table:
     return Table(
         title,
         ("network", "learning rate", f"test accuracy, % after {task.steps} steps"),
-        rows,
+        tuple(rows),
         f"Mean of {len(results[0].runs)} seeds with a t interval." + _on_edges(results),
     )
 
@@ -112,7 +91,7 @@ def sweep_table(title: str, results: Sequence[Result], task: Task) -> Table:
     return Table(
         title,
         ("network", *(f"{rate:g}" for rate in rates)),
-        rows,
+        tuple(rows),
         f"Validation {what}, mean over the seeds of the sweep, which are not those reported.",
     )
 

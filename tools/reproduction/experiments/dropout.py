@@ -14,11 +14,12 @@ import keras
 import numpy as np
 
 import kerasbn
+from reporting import Table
 from reproduction import data
 from reproduction.comparison import Budget, Candidate, Task, sweep
 from reproduction.intervals import mean
 from reproduction.networks import from_seed, quick_norm, rewritten
-from reproduction.report import Line, Panel, Report, Table, percent
+from reproduction.report import Line, Panel, Report, percent
 from reproduction.training import Trainer
 
 DEPTHS = (4, 8)
@@ -44,7 +45,7 @@ def run(budget: Budget) -> Report:
             Table(
                 f"{depth} layers",
                 ("network", "learning rate", f"test accuracy, % after {task.steps} steps"),
-                rows,
+                tuple(rows),
                 f"Mean of {budget.seeds} seeds with a t interval. The rates tried: {', '.join(map(str, RATES))}. By "
                 "default kerasbn strips the Dropout that feeds a BN; the last one stays.",
             )

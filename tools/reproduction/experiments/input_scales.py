@@ -17,7 +17,7 @@ from reproduction.networks import dense, from_seed, rewritten
 from reproduction.report import Report, accuracy_panel, accuracy_table, sweep_table
 
 RATES = (0.01, 0.03, 0.1, 0.3, 1)
-RAW_RATES = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
+RAW_RATES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
 def run(budget: Budget) -> Report:

@@ -12,11 +12,12 @@ import keras
 import numpy as np
 
 import kerasbn
+from reporting import Table
 from reproduction import data
 from reproduction.comparison import Budget, Candidate, Task, sweep, train
 from reproduction.intervals import mean, median
 from reproduction.networks import convolutions, dense, from_seed, quick_norm, rewritten
-from reproduction.report import Line, Panel, Report, Table, percent
+from reproduction.report import Line, Panel, Report, percent
 
 RATES = tuple(float(rate) for rate in 10 ** np.arange(-2.5, 1.1, 0.25))
 FACTOR = 3
@@ -60,7 +61,7 @@ def run(budget: Budget) -> Report:
     table = Table(
         "Suggestions",
         ("network", "grid's best", "suggestion", f"within {FACTOR}", "accuracy at the best, %", "at the suggestion, %"),
-        rows,
+        tuple(rows),
         f"{budget.seeds} seeds: the median suggestion with a bootstrap interval, the mean test accuracy after "
         f"{task.steps} steps with a t interval. The grid has four rates a decade.",
     )
