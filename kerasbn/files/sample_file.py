@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kerasbn.errors import OptionError, first_line
 
 
@@ -28,6 +26,8 @@ def load_sample(path: Path) -> Any:
     Raises:
         OptionError: if the file cannot be read, or holds anything but numbers.
     """
+    import numpy as np  # late, so that bad usage is answered at once
+
     try:
         content = np.load(path, allow_pickle=False)
         arrays = {"arr_0": content} if isinstance(content, np.ndarray) else {name: content[name] for name in content}
