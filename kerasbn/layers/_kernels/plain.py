@@ -10,21 +10,19 @@ Over the m values of a channel that the mask lets count, and for every value of 
 The sums of the second line are over all values, as a masked one is normalized too and only has no
 part in the statistics. The variance is a sum of squared distances from the mean: E[x^2] - E[x]^2
 would lose its digits where the mean is large. All statistics are in float32, in float64 if x is.
-
-XLA makes one loop of each step. On a CPU that loop is fast over a matrix (values, channels), which
-is what channels that come last make, and for others over an innermost axis of a few values, which
-it unrolls: so `after` is split up into `(after / 8, 8)`.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
-from kerasbn.layers._kernels.arrangement import arrange
+from kerasbn.layers._kernels.arrangement import Arranged, arrange
 
 Total = Callable[[Any], Any]
 """Adds a sum up over the replicas that share their statistics."""
@@ -46,9 +44,6 @@ class Normalized(NamedTuple):
     count: Any
 
 
-_LANES = 8
-
-
 def alone(sums: Any) -> Any:
     """The total over one replica."""
     return sums
@@ -63,43 +58,47 @@ def normalize(
     inputs: Any, gamma: Any, beta: Any, epsilon: float, axis: int, mask: Any = None, group_size: int | None = None
 ) -> Normalized:
     """Normalize inputs of any rank. The backend derives the gradient."""
-    arranged = arrange(inputs, axis, mask=mask, group_size=group_size)
-    results = forward(arranged.x, gamma, beta, epsilon, arranged.mask)
-    return results._replace(outputs=arranged.restored(results.outputs))
+    batch = arrange(inputs, axis, mask=mask, group_size=group_size)
+    results = forward(batch, gamma, beta, epsilon)
+    return results._replace(outputs=batch.restored(results.outputs))
 
 
-def forward(x: Any, gamma: Any, beta: Any, epsilon: float, mask: Any = None, total: Total = alone) -> Normalized:
-    """Normalize each channel of each group of x, of shape `(groups, before, channels, after)`."""
-    count = total(count_of(x, mask))
-    values, mask = _values(x), _in_lanes(mask)
+def forward(batch: Arranged, gamma: Any, beta: Any, epsilon: float, total: Total = alone) -> Normalized:
+    """Normalize each channel of each group."""
+    values = _values(batch.x)
+    count = total(count_of(batch))
     divisor = ops.maximum(count, 1)
-    mean = total(_sum(_counting(values, mask))) / divisor
-    centred = values - _spread(mean)
-    variance = total(_sum(_counting(ops.square(centred), mask))) / divisor
-    outputs = centred * (_spread(ops.rsqrt(variance + epsilon)) * _spread(gamma)) + _spread(beta)
-    return Normalized(ops.reshape(ops.cast(outputs, x.dtype), ops.shape(x)), mean, variance, count)
+    mean = total(_sum(values, batch)) / divisor
+    centred = values - _spread(mean, batch)
+    variance = total(_sum(ops.square(centred), batch)) / divisor
+    scale = _spread(ops.rsqrt(variance + epsilon), batch) * _spread(gamma, batch)
+    outputs = centred * scale + _spread(beta, batch)
+    return Normalized(ops.cast(outputs, batch.x.dtype), mean, variance, count)
 
 
 def backward(
-    dy: Any, x: Any, gamma: Any, epsilon: float, saved: Normalized, mask: Any = None, total: Total = alone
+    dy: Any, batch: Arranged, gamma: Any, epsilon: float, saved: Normalized, total: Total = alone
 ) -> tuple[Any, Any, Any]:
     """The gradients of x, gamma and beta, from the gradient of the outputs."""
-    values, dy, mask = _values(x), _values(dy), _in_lanes(mask)
-    scale = _spread(ops.rsqrt(saved.variance + epsilon))
-    normalized = (values - _spread(saved.mean)) * scale
-    dbeta, dgamma = _sum(dy), _sum(dy * normalized)
+    values, dy = _values(batch.x), _values(dy)
+    scale = _spread(ops.rsqrt(saved.variance + epsilon), batch)
+    normalized = (values - _spread(saved.mean, batch)) * scale
+    unmasked = dataclasses.replace(batch, mask=None)
+    dbeta, dgamma = _sum(dy, unmasked), _sum(dy * normalized, unmasked)
     divisor = ops.maximum(saved.count, 1)
-    through_statistics = _spread(total(dbeta) / divisor) + normalized * _spread(total(dgamma) / divisor)
-    dx = (dy - _counting(through_statistics, mask)) * (scale * _spread(gamma))
-    return ops.reshape(ops.cast(dx, x.dtype), ops.shape(x)), ops.sum(dgamma, axis=0), ops.sum(dbeta, axis=0)
+    through_statistics = _spread(total(dbeta) / divisor, batch) + normalized * _spread(total(dgamma) / divisor, batch)
+    dx = (dy - _counting(through_statistics, batch.mask)) * (scale * _spread(gamma, batch))
+    return ops.cast(dx, batch.x.dtype), ops.sum(dgamma, axis=0), ops.sum(dbeta, axis=0)
 
 
-def count_of(x: Any, mask: Any = None) -> Any:
+def count_of(batch: Arranged) -> Any:
     """The number of values of a channel that count: a scalar, or of shape `(groups, 1 or channels)`."""
-    if mask is not None:
-        return ops.sum(ops.cast(mask, dtype_of_statistics(x)), axis=(1, 3))
-    _, before, _, after = ops.shape(x)
-    return ops.cast(before * after, dtype_of_statistics(x))
+    dtype = dtype_of_statistics(batch.x)
+    if batch.mask is not None:
+        counts = ops.sum(ops.cast(batch.mask, dtype), axis=batch.axes)
+        return ops.reshape(counts, (-1, counts.shape[-1]))
+    sizes = ops.shape(batch.x)
+    return ops.cast(math.prod(sizes[axis] for axis in batch.axes), dtype)
 
 
 def infer(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, epsilon: float, axis: int) -> Any:
@@ -110,26 +109,23 @@ def infer(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, epsilon: floa
 
 
 def _values(x: Any) -> Any:
-    return ops.cast(_in_lanes(x), dtype_of_statistics(x))
+    return ops.cast(x, dtype_of_statistics(x))
 
 
-def _in_lanes(x: Any) -> Any:
-    """In the shape `(groups, before, channels, after / lanes, lanes)`."""
-    if x is None:
-        return None
-    *shape, after = ops.shape(x)
-    lanes = _LANES if isinstance(after, int) and after % _LANES == 0 else 1
-    return ops.reshape(x, (*shape, after // lanes, lanes))
+def _sum(values: Any, batch: Arranged) -> Any:
+    """The sum of what counts, of shape `(groups, channels)`."""
+    sums = ops.sum(_counting(values, batch.mask), axis=batch.axes)
+    return ops.reshape(sums, (-1, sums.shape[-1]))
 
 
-def _sum(x: Any) -> Any:
-    """Sums of shape `(groups, channels)`."""
-    return ops.sum(x, axis=(1, 3, 4))
-
-
-def _spread(statistics: Any) -> Any:
-    """Numbers of shape `(groups, channels)` or `(channels,)`, to go with values in lanes."""
-    return ops.reshape(statistics, (-1, 1, ops.shape(statistics)[-1], 1, 1))
+def _spread(statistics: Any, batch: Arranged) -> Any:
+    """Numbers of shape `(groups, channels)` or `(channels,)`, to go with the values of the batch."""
+    shape = [1] * len(batch.x.shape)
+    *groups, channels = (axis for axis in range(len(shape)) if axis not in batch.axes)
+    shape[channels] = statistics.shape[-1]
+    if groups:
+        shape[groups[0]] = -1
+    return ops.reshape(statistics, shape)
 
 
 def _counting(x: Any, mask: Any) -> Any:

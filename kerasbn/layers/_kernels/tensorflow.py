@@ -16,6 +16,7 @@ times; over 30 000 values it is as good as Keras's.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -46,15 +47,16 @@ def normalize(
     x, gamma, beta = (tf.convert_to_tensor(each) for each in (x, gamma, beta))
     if mask is None and group_size is None and total is plain.alone and x.dtype.name in _FUSED_DTYPES:
         return _fused(x, gamma, beta, epsilon, axis)
-    arranged = arrange(x, axis, mask=mask, group_size=group_size)
+    batch = arrange(x, axis, mask=mask, group_size=group_size)
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def normalized(x: Any, gamma: Any, beta: Any) -> Any:
-        results = plain.forward(x, gamma, beta, epsilon, arranged.mask, total)
-        return tuple(results), lambda dy, *_: plain.backward(dy, x, gamma, epsilon, results, arranged.mask, total)
+        given = dataclasses.replace(batch, x=x)
+        results = plain.forward(given, gamma, beta, epsilon, total)
+        return tuple(results), lambda dy, *_: plain.backward(dy, given, gamma, epsilon, results, total)
 
-    results = Normalized(*normalized(arranged.x, gamma, beta))
-    return results._replace(outputs=arranged.restored(results.outputs))
+    results = Normalized(*normalized(batch.x, gamma, beta))
+    return results._replace(outputs=batch.restored(results.outputs))
 
 
 def can_infer(x: Any, axis: int) -> bool:
@@ -112,7 +114,7 @@ def _layout(x: Any, axis: int, device: str) -> _Layout:
 
 def _fused(x: Any, gamma: Any, beta: Any, epsilon: float, axis: int) -> Normalized:
     """Normalize a batch without a mask with the fused kernel, or in the form that XLA likes."""
-    count = plain.count_of(arrange(x, axis).x)
+    count = plain.count_of(arrange(x, axis))
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def normalized(x: Any, gamma: Any, beta: Any) -> Any:
@@ -154,10 +156,10 @@ def _fused(x: Any, gamma: Any, beta: Any, epsilon: float, axis: int) -> Normaliz
                 return layout.from_kernel(dx), dgamma, dbeta
 
             def unfused() -> tuple[Any, ...]:
-                arranged = arrange(x, axis)
+                batch = arrange(x, axis)
                 saved = Normalized(y, reserved[0][None], reserved[1][None], count)
-                dx, dgamma, dbeta = plain.backward(arrange(dy, axis).x, arranged.x, gamma, epsilon, saved)
-                return arranged.restored(dx), dgamma, dbeta
+                dx, dgamma, dbeta = plain.backward(arrange(dy, axis).x, batch, gamma, epsilon, saved)
+                return batch.restored(dx), dgamma, dbeta
 
             dx, dgamma, dbeta = _by_device(fused, unfused)
             return tf.ensure_shape(dx, x.shape), dgamma, dbeta
