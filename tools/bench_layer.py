@@ -39,6 +39,7 @@ from rich.console import Console
 import kerasbn.layers
 from kerasbn.graph.build import build
 from kerasbn.graph.edit import Remove, apply
+from kerasbn.graph.model import type_of
 from kerasbn.graph.read import read
 from reporting import Table, machine, spread
 
@@ -219,7 +220,7 @@ def with_normalization(model: keras.Model, name: str) -> keras.Model:
     if name == OURS:
         return kerasbn.layers.from_keras(model)
     graph = read(model)
-    sites = [site for site in graph.walk() if site.operation_type is keras.layers.BatchNormalization]
+    sites = [site for site in graph.walk() if type_of(site.operation) is keras.layers.BatchNormalization]
     return build(apply(graph, [Remove(site.address) for site in sites if name == NONE])).model
 
 
