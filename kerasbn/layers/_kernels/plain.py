@@ -3,13 +3,15 @@
 Over the m values of a channel that the mask lets count, and for every value of it:
 
     mean = sum(x) / m    variance = sum((x - mean)^2) / m    s = 1 / sqrt(variance + epsilon)
-    n = (x - mean) s     y = gamma n + beta
+    y = gamma s (x - mean) + beta
 
-    dbeta = sum(dy)    dgamma = sum(dy n)    dx = gamma s (dy - [counts] (dbeta + n dgamma) / m)
+    dbeta = sum(dy)    dgamma = s sum(dy (x - mean))
+    dx = gamma s dy - [counts] gamma s (dbeta + (x - mean) s dgamma) / m
 
-The sums of the second line are over all values, as a masked one is normalized too and only has no
-part in the statistics. The variance is a sum of squared distances from the mean: E[x^2] - E[x]^2
-would lose its digits where the mean is large. All statistics are in float32, in float64 if x is.
+The sums of dbeta and dgamma are over all values, as a masked one is normalized too and only has no
+part in the statistics. What is the same all over a channel is worked out once, before it meets the
+values. The variance is a sum of squared distances from the mean: E[x^2] - E[x]^2 would lose its
+digits where the mean is large. All statistics are in float32, in float64 if x is.
 """
 
 from __future__ import annotations
@@ -71,8 +73,8 @@ def forward(batch: Arranged, gamma: Any, beta: Any, epsilon: float, total: Total
     mean = total(_sum(values, batch)) / divisor
     centred = values - _spread(mean, batch)
     variance = total(_sum(ops.square(centred), batch)) / divisor
-    scale = _spread(ops.rsqrt(variance + epsilon), batch) * _spread(gamma, batch)
-    outputs = centred * scale + _spread(beta, batch)
+    scale = ops.rsqrt(variance + epsilon) * gamma
+    outputs = centred * _spread(scale, batch) + _spread(beta, batch)
     return Normalized(ops.cast(outputs, batch.x.dtype), mean, variance, count)
 
 
@@ -80,14 +82,15 @@ def backward(
     dy: Any, batch: Arranged, gamma: Any, epsilon: float, saved: Normalized, total: Total = alone
 ) -> tuple[Any, Any, Any]:
     """The gradients of x, gamma and beta, from the gradient of the outputs."""
-    values, dy = _values(batch.x), _values(dy)
-    scale = _spread(ops.rsqrt(saved.variance + epsilon), batch)
-    normalized = (values - _spread(saved.mean, batch)) * scale
+    dy, centred = _values(dy), _values(batch.x) - _spread(saved.mean, batch)
+    deviations = ops.rsqrt(saved.variance + epsilon)
+    scale, divisor = deviations * gamma, ops.maximum(saved.count, 1)
     unmasked = dataclasses.replace(batch, mask=None)
-    dbeta, dgamma = _sum(dy, unmasked), _sum(dy * normalized, unmasked)
-    divisor = ops.maximum(saved.count, 1)
-    through_statistics = _spread(total(dbeta) / divisor, batch) + normalized * _spread(total(dgamma) / divisor, batch)
-    dx = (dy - _counting(through_statistics, batch.mask)) * (scale * _spread(gamma, batch))
+    dbeta, dgamma = _sum(dy, unmasked), _sum(dy * centred, unmasked) * deviations
+    through_mean = scale * total(dbeta) / divisor
+    through_variance = scale * deviations * total(dgamma) / divisor
+    through_statistics = _spread(through_mean, batch) + centred * _spread(through_variance, batch)
+    dx = dy * _spread(scale, batch) - _counting(through_statistics, batch.mask)
     return ops.cast(dx, batch.x.dtype), ops.sum(dgamma, axis=0), ops.sum(dbeta, axis=0)
 
 
