@@ -53,6 +53,7 @@ NORMALIZATIONS: Mapping[str, Callable[..., keras.layers.Layer]] = {
 SHAPES = (
     ((32, 32, 32, 64), -1),
     ((32, 8, 8, 512), -1),
+    ((64, 100), -1),
     ((512, 256), -1),
     ((32, 100, 128), -1),
     ((32, 64, 32, 32), 1),
@@ -120,8 +121,13 @@ def walls(times: Times, digits: int) -> list[str]:
 # Layers
 
 
+def open_batch(x: tf.Tensor) -> tf.TensorSpec:
+    """Tensors like x, of any number of examples, as `fit` traces its step."""
+    return tf.TensorSpec((None, *x.shape[1:]), x.dtype)
+
+
 def training(layers: Sequence[keras.layers.Layer], x: tf.Tensor, dy: tf.Tensor, *, xla: bool) -> Call:
-    @tf.function(jit_compile=xla, autograph=False)
+    @tf.function(jit_compile=xla, autograph=False, input_signature=[open_batch(x)] * 2)
     def step(x: tf.Tensor, dy: tf.Tensor) -> Any:
         with tf.GradientTape() as tape:
             tape.watch(x)
@@ -136,7 +142,7 @@ def training(layers: Sequence[keras.layers.Layer], x: tf.Tensor, dy: tf.Tensor, 
 
 
 def inference(layers: Sequence[keras.layers.Layer], x: tf.Tensor, dy: tf.Tensor, *, xla: bool) -> Call:
-    @tf.function(jit_compile=xla, autograph=False)
+    @tf.function(jit_compile=xla, autograph=False, input_signature=[open_batch(x)])
     def step(y: tf.Tensor) -> Any:
         for layer in layers:
             y = tf.nn.relu(layer(y, training=False))
@@ -152,7 +158,7 @@ def layer_calls(make: Callable[..., Call], shape: tuple[int, ...], axis: int, dt
     for name, kind in NORMALIZATIONS.items():
         layers = [kind(axis=axis, dtype=dtype) for _ in range(DEPTH)]
         for layer in layers:
-            layer.build(shape)
+            layer.build((None, *shape[1:]))
         calls[name] = make(layers, x, dy, xla=xla)
     return calls
 

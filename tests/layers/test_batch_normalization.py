@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kerasbn.layers import BatchNormalization
+from kerasbn.layers._kernels import tensorflow as kernels
 from tests.layers import reference
 
 SHAPES = {
@@ -31,6 +32,15 @@ MODES = {
 }
 TOLERANCES = {"float64": 1e-6, "float32": 2e-5, "mixed_float16": 5e-3, "mixed_bfloat16": 4e-2}
 
+
+@pytest.fixture(params=["small", "large"])
+def size(request, monkeypatch):
+    """What the batches of the tests count as: the fused kernel takes the large ones alone."""
+    if request.param == "large":
+        monkeypatch.setattr(kernels, "_SMALL", -1)
+
+
+by_size = pytest.mark.usefixtures("size")
 by_shape = pytest.mark.parametrize(("shape", "axis"), SHAPES.values(), ids=SHAPES)
 by_mode = pytest.mark.parametrize("mode", MODES)
 
@@ -93,6 +103,7 @@ def statistics(layer):
 # What Keras computes
 
 
+@by_size
 @by_shape
 @pytest.mark.parametrize(
     ("mode", "dtype"),
@@ -118,6 +129,29 @@ def test_same_as_keras(shape, axis, mode, dtype):
     expected, got = (layer(x, training=False) for layer in (theirs, ours))
     assert got.dtype == expected.dtype
     assert_close(expected, got, TOLERANCES[dtype])
+
+
+@pytest.mark.parametrize("channels_first", [False, True])
+def test_small_and_large_batches_at_run_time(channels_first):
+    shape, axis = ((None, 16, 12), 1) if channels_first else ((None, 12, 16), -1)
+    layers = [built(shape, kind, axis=axis) for kind in (keras.layers.BatchNormalization, BatchNormalization)]
+    steps = [tf.function(lambda x, layer=layer: layer(x, training=True)) for layer in layers]
+    signature = tf.TensorSpec(shape)
+    for examples in (3, kernels._SMALL // (12 * 16), kernels._SMALL // (12 * 16) + 1):
+        x = tf.constant(data((examples, *shape[1:])), "float32")
+        assert_close(*(step.get_concrete_function(signature)(x) for step in steps), 1e-5)
+    for expected, got in zip(*map(statistics, layers), strict=True):
+        assert_close(expected, got, 1e-5)
+
+
+@by_size
+def test_xla_compiles_one_form_alone():
+    layer = built((None, 3))
+    step = tf.function(lambda x: layer(x, training=True), jit_compile=True, input_signature=[tf.TensorSpec((None, 3))])
+    compiled = step.experimental_get_compiler_ir(tf.zeros((6, 3)))(stage="optimized_hlo")
+    assert "HloModule" in compiled
+    assert "conditional" not in compiled
+    assert "batch-norm" not in compiled
 
 
 @pytest.mark.parametrize("arguments", [{"center": False}, {"scale": False}, {"center": False, "scale": False}])
@@ -163,6 +197,7 @@ def test_weights_load_both_ways():
 # Gradients
 
 
+@by_size
 @by_shape
 @pytest.mark.parametrize(
     ("mode", "dtype"),
@@ -208,6 +243,7 @@ def test_gradients_at_inference(mode):
     assert_close(np.full(3, 24.0), dbeta, 1e-6)
 
 
+@by_size
 @pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_second_derivatives(mode, dtype):
@@ -333,6 +369,7 @@ OPTIONS = {
 }
 
 
+@by_size
 @pytest.mark.parametrize("mode", ["eager", "xla", "open shapes"])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("batch", ["inf", "nan", "empty", "masked", "overflow"])
@@ -400,6 +437,7 @@ def test_averages_by_their_definition(momentum, zero_debias, unbiased_variance):
         assert_close(expected, [layer.moving_mean, layer.moving_variance], 1e-5)
 
 
+@by_size
 @pytest.mark.parametrize("shape", [(1, 3), (1, 1, 1, 3)])
 @pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
 def test_one_value_a_channel(shape, mode):

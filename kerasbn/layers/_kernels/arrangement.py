@@ -28,17 +28,20 @@ class Arranged:
         mask: Booleans, of the same shape with one channel or all: what counts. `None`: everything.
         axes: The axes that the sums of a channel run over.
         shape: The shape of the inputs as they came; a size that only the call knows is a tensor.
+            `None`: that of `x`.
         filled: Whether examples may have been added at the end.
     """
 
     x: Any
     mask: Any
     axes: tuple[int, ...]
-    shape: tuple[Any, ...]
+    shape: tuple[Any, ...] | None
     filled: bool
 
     def restored(self, outputs: Any) -> Any:
         """Outputs of the shape of `x`, in the shape of the inputs."""
+        if self.shape is None:
+            return outputs
         if not self.filled:
             return ops.reshape(outputs, self.shape)
         return ops.reshape(outputs, (-1, *self.shape[1:]))[: self.shape[0]]
@@ -58,9 +61,9 @@ def arrange(inputs: Any, axis: int, *, mask: Any = None, group_size: int | None 
     mask = None if mask is None else _spread(mask, inputs, axis)
     if group_size is not None:
         return _in_groups(inputs, axis, mask, group_size)
-    if axis != len(shape) - 1:
+    if axis != len(shape) - 1 or len(shape) == 2:
         others = tuple(each for each in range(len(shape)) if each != axis)
-        return Arranged(inputs, mask, others, shape, filled=False)
+        return Arranged(inputs, mask, others, shape=None, filled=False)
     rows = math.prod(shape[:-1])
     return Arranged(
         x=ops.reshape(inputs, (rows, shape[-1])),
