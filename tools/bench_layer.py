@@ -6,7 +6,7 @@
 Layers. Four normalizations, each with a ReLU behind it, forward and backward in training, and
 forward alone at inference; in one `tf.function`, with XLA and without. "None" is the four ReLUs.
 "ratio" is Keras's time over kerasbn's, ReLUs and all; "ratio, BN alone" is the same with the time of
-"none" taken off both.
+"none" taken off both, and left out where that leaves next to nothing.
 
 Steps. A training step (`train_on_batch`, so what `fit` runs) of a ResNet-20 for small images (He et
 al., 2015, section 4.2) and of a MobileNetV2, with Keras's layers, with kerasbn's, and with none.
@@ -103,8 +103,10 @@ def interleaved(calls: Mapping[str, Call], rounds: int) -> Times:
 def compared(times: Times, over: str, under: str, less: str | None = None) -> str:
     """The time of one over that of another round by round, the median: by the clock, and in CPU time.
 
-    The time of `less` is taken off both.
+    The time of `less` is taken off both, if it leaves enough to compare: a fifth of itself.
     """
+    if less is not None and _median(times[under]) < 1.2 * _median(times[less]):
+        return ""
     return " / ".join(f"{_ratio(times, over, under, less, clock):.2f}" for clock in ("wall", "cpu"))
 
 
@@ -112,6 +114,10 @@ def _ratio(times: Times, over: str, under: str, less: str | None, clock: str) ->
     one, other = ([getattr(timing, clock) for timing in times[name]] for name in (over, under))
     off = [0.0] * len(one) if less is None else [getattr(timing, clock) for timing in times[less]]
     return statistics.median((a - base) / max(b - base, 1e-3) for a, b, base in zip(one, other, off, strict=True))
+
+
+def _median(timings: Sequence[Timing]) -> float:
+    return statistics.median(timing.wall for timing in timings)
 
 
 def walls(times: Times, digits: int) -> list[str]:

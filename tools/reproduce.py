@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from reproduction.comparison import Budget
 
 EXPERIMENTS = (
-    *("paper_network", "deep_sigmoid", "learning_rates", "positions"),
+    *("paper_network", "deep_sigmoid", "learning_rates", "optimizers", "positions"),
     *("circles", "dropout", "input_scales", "calibration", "rate_finder", "saved_models"),
 )
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reproduce"

@@ -13,6 +13,7 @@ import click
 import numpy as np
 
 from reproduction.data import Dataset
+from reproduction.intervals import Estimate, mean
 from reproduction.networks import Make
 from reproduction.training import Run, Trainer
 
@@ -126,6 +127,13 @@ def train(make: Make, rate: float, trainer: Trainer, task: Task, seeds: Iterable
     """Train a network at one rate from each seed."""
     stop_at = np.inf if task.target is None else task.target
     return [trainer.run(make(seed), rate, seed, task.steps, stop_at) for seed in seeds]
+
+
+def accuracies(make: Make, rates: Iterable[float], task: Task, budget: Budget) -> list[Estimate]:
+    """The mean test accuracy in the end, at each rate."""
+    trainer = task.trainer(make)
+    runs = [train(make, rate, trainer, task, range(budget.seeds)) for rate in rates]
+    return [mean([float(one.test[-1]) for one in ones]) for ones in runs]
 
 
 def _result(candidate: Candidate, task: Task, budget: Budget) -> Result:

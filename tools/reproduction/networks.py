@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -13,12 +13,13 @@ Make = Callable[[int], keras.Model]
 """Makes a compiled network with the weights of a seed."""
 
 
-def from_seed(build: Callable[[], keras.Model], optimizer: str = "SGD") -> Make:
+def from_seed(build: Callable[[], keras.Model], optimizer: str | Mapping[str, Any] = "SGD") -> Make:
     """Make the network that `build` gives after `keras.utils.set_random_seed`.
 
     Args:
         build: What builds the network. It yields logits.
-        optimizer: The name of an optimizer of Keras; its learning rate is set later.
+        optimizer: The name of an optimizer of Keras, or its name and arguments as Keras serializes them; its
+            learning rate is set later.
     """
 
     def make(seed: int) -> keras.Model:

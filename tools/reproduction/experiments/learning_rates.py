@@ -8,15 +8,15 @@ among these rates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
 
 from reporting import Table
 from reproduction import data
-from reproduction.comparison import Budget, Candidate, Task, sweep, train
-from reproduction.intervals import Estimate, mean
+from reproduction.comparison import Budget, Candidate, Task, accuracies, sweep
+from reproduction.intervals import Estimate
 from reproduction.networks import Make, convolutions, dense, from_seed, quick_norm, rewritten
 from reproduction.report import Panel, Report, banded, percent
 
@@ -41,7 +41,7 @@ def run(budget: Budget) -> Report:
         scores = sweep(plain, task.trainer(plain.make), task, budget)
         best = max(scores, key=lambda rate: scores[rate])
         rates = {factor: factor * best for factor in budget.rates(FACTORS)}
-        found = {name: _accuracies(make, rates.values(), task, budget) for name, make in variants.items()}
+        found = {name: accuracies(make, rates.values(), task, budget) for name, make in variants.items()}
         limits = {name: list(rates.values())[_last_stable(accuracies)] for name, accuracies in found.items()}
         for name, limit in limits.items():
             summary.append((title, name, f"{best:g}", f"{limit:g}", f"{limit / limits['no BN']:g}"))
@@ -68,13 +68,6 @@ def _variants(plain: Make, s_shaped: bool) -> Mapping[str, Make]:
     if s_shaped:
         found["before, momentum 0.9"] = rewritten(plain, norm=quick_norm(), position="before")
     return found
-
-
-def _accuracies(make: Make, rates: Iterable[float], task: Task, budget: Budget) -> list[Estimate]:
-    """The mean test accuracy at each rate."""
-    trainer = task.trainer(make)
-    runs = [train(make, rate, trainer, task, range(budget.seeds)) for rate in rates]
-    return [mean([float(one.test[-1]) for one in ones]) for ones in runs]
 
 
 def _last_stable(accuracies: Sequence[Estimate]) -> int:
