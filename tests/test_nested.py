@@ -162,3 +162,11 @@ def test_training_reaches_the_inside():
     inputs = random_inputs(source, batch=16)
     result.fit(inputs, np.zeros((16, 2)), verbose=0)
     assert np.any(np.asarray(result.get_layer("encoder").get_layer("a_bn").moving_mean))
+
+
+def test_a_model_called_as_in_training_gets_no_normalization():
+    inner = keras.Sequential([keras.Input((4,)), L.Dense(6, activation="relu", name="a")], name="inner")
+    inputs = keras.Input((4,))
+    plan = kerasbn.plan(keras.Model(inputs, L.Dense(2, name="head")(inner(inputs, training=True))))
+    assert not plan.edits
+    assert [skip.reason for skip in plan.skips if skip.site == "inner/a#0"] == [Reason.TRAINING]

@@ -204,6 +204,11 @@ class Graph:
             found[site.operation].append(site)
         return {operation: tuple(sites) for operation, sites in found.items()}
 
+    @cached_property
+    def trained(self) -> frozenset[str]:
+        """The addresses of the calls that run as in training at inference too: told to, or inside a model that is."""
+        return frozenset(_trained(self, told=None))
+
     def layers(self) -> Iterator[tuple[str, keras.layers.Layer]]:
         """Path and layer, once for each layer of the source model that is called, in graphs inside as well."""
         seen: set[keras.layers.Layer] = set()
@@ -222,6 +227,17 @@ class Graph:
         sites = tuple(_written_out(self, stands_for, inside=False))
         outputs = keras.tree.map_structure(lambda value: stands_for.get(value, value), self.outputs)
         return dataclasses.replace(self, sites=sites, outputs=outputs)
+
+
+def _trained(graph: Graph, told: Any) -> Iterator[str]:
+    """What a model is told goes for all inside it, in Keras, whatever the calls there say."""
+    for site in graph.sites:
+        positional = next((argument for argument in site.args[1:2] if isinstance(argument, int)), None)
+        training = site.kwargs.get("training", positional) if told is None else told
+        if isinstance(site.operation, Graph):
+            yield from _trained(site.operation, training)
+        elif training is not None and (isinstance(training, Value) or training):
+            yield site.address
 
 
 def _written_out(graph: Graph, stands_for: dict[Value, Value], *, inside: bool) -> Iterator[CallSite]:

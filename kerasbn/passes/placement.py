@@ -96,6 +96,7 @@ class _Placer:
 
     def __init__(self, graph: Graph, options: Options) -> None:
         self._graph = graph.flat()
+        self._trained = graph.trained
         self._around = Surroundings(self._graph)
         self._options = options
         self._places: dict[str, Place] = {}
@@ -166,6 +167,8 @@ class _Placer:
         site = block.linear
         if self._around.is_head(site):
             return _Refusal(Reason.OUTPUT, "yields an output of the model")
+        if site.address in self._trained:
+            return _Refusal(Reason.TRAINING, "the model around it is called with training=True")
         if site.operation in self._around.tied:
             return _Refusal(Reason.TIED_WEIGHTS, "shares a weight with another layer")
         if "selu" in block.names:

@@ -67,7 +67,8 @@ class Reason(enum.Enum):
     RECURRENT_DROPOUT = "recurrent_dropout"
     """The Dropout within a recurrent layer, which goes only with dropout="all"."""
     TRAINING = "training"
-    """Batch normalization that is called with training=True, which uses the statistics of the batch at inference."""
+    """Called with training=True, or inside a model that is: batch normalization would use, or does use, the statistics
+    of the batch at inference."""
     UNKNOWN_SUBCLASS = "unknown_subclass"
     """A subclass of batch normalization, which may compute something else."""
     NON_FINITE = "non_finite"

@@ -64,7 +64,7 @@ class _Stripper:
             feeds = all(not self._feeding.isdisjoint(site.outputs) for site in sites)
             if self._options.dropout == "none":
                 yield Skip(address, Reason.KEPT, 'dropout="none"')
-            elif any(site.kwargs.get("training") for site in sites):
+            elif any(site.address in self._graph.trained for site in sites):
                 yield Skip(address, Reason.MONTE_CARLO, "called with training=True")
             elif self._options.dropout == "all" or ("dropout" in rates and feeds):
                 going = rates if self._options.dropout == "all" else {"dropout"}
@@ -81,7 +81,7 @@ class _Stripper:
         kind = type(core_of(site.operation))
         if self._options.dropout == "none":
             return Reason.KEPT, 'dropout="none"'
-        if site.kwargs.get("training"):
+        if site.address in self._graph.trained:
             return Reason.MONTE_CARLO, "called with training=True"
         if kind is keras.layers.AlphaDropout:
             return Reason.SELF_NORMALIZING, "AlphaDropout keeps mean and variance by itself"

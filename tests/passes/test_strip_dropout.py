@@ -90,6 +90,15 @@ def test_layers(case):
         assert_same_function(source, result)
 
 
+@pytest.mark.parametrize("option", ["redundant", "all"])
+def test_a_model_called_as_in_training(option):
+    inner = keras.Sequential([keras.Input((4,)), _dense(), L.Dropout(0.5, name="d")], name="inner")
+    inputs = keras.Input((4,))
+    x = L.BatchNormalization()(inner(inputs, training=True))
+    plan = kerasbn.plan(keras.Model(inputs, L.Dense(2)(x)), position="none", dropout=option)
+    assert [skip.reason for skip in plan.skips if skip.site == "inner/d#0"] == [Reason.MONTE_CARLO]
+
+
 RATES = {"dropout": 0.3, "recurrent_dropout": 0.2}
 RECURRENT = {
     "LSTM": lambda **rates: L.LSTM(4, return_sequences=True, name="a", **rates),
@@ -130,6 +139,14 @@ def test_why_recurrent_dropout_stays(case):
     rates, options, reason = REASONS[case]
     plan = kerasbn.plan(_chain(L.LSTM(4, name="a", **rates), shape=(5, 6)), **options)
     assert reason in {skip.reason for skip in plan.skips if skip.site == "a#0"}
+
+
+def test_a_recurrent_layer_in_a_model_called_as_in_training():
+    inner = keras.Sequential([keras.Input((5, 6)), L.LSTM(4, dropout=0.5, name="a")], name="inner")
+    inputs = keras.Input((5, 6))
+    source = keras.Model(inputs, L.Dense(2)(L.BatchNormalization()(inner(inputs, training=True))))
+    plan = kerasbn.plan(source, position="none")
+    assert Reason.MONTE_CARLO in {skip.reason for skip in plan.skips if skip.site == "inner/a#0"}
 
 
 def test_recurrent_dropout_with_no_normalization_behind():

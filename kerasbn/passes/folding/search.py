@@ -18,7 +18,7 @@ import dataclasses
 import heapq
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal, TypeAlias, cast
+from typing import Literal, TypeAlias, cast
 
 import keras
 import numpy as np
@@ -97,7 +97,7 @@ class _Search:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph.flat()
         self.position = {site: index for index, site in enumerate(self.graph.sites)}
-        self.trained = frozenset(_trained(graph, inherited=False))
+        self.trained = graph.trained
         self.named_outputs = frozenset(_yielding_outputs(graph))
         self.tied = frozenset(_tied(graph))
         self.calls = self.graph.calls
@@ -397,17 +397,6 @@ class _Forward(_Attempt):
                 return producer
             site = producer
         return None
-
-
-def _trained(graph: Graph, *, inherited: bool) -> Iterator[str]:
-    """The addresses of the calls that run as in training at inference too: said to, or inside a model that is."""
-    for site in graph.sites:
-        told: Any = site.kwargs.get("training", site.args[1] if len(site.args) > 1 else None)
-        trained = inherited if told is None else told is not False
-        if isinstance(site.operation, Graph):
-            yield from _trained(site.operation, inherited=trained)
-        elif trained:
-            yield site.address
 
 
 def _graphs(graph: Graph) -> Iterable[Graph]:
