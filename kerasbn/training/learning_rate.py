@@ -1,8 +1,8 @@
 """Find a learning rate by the range test (Smith, 2017).
 
 The rate grows exponentially from step to step. The loss falls while the rate is good, and diverges
-once it is too high. The best rate lies within a factor below the least that diverges (Bengio, 2012,
-section 3.1.1). Here that is 10: a rate that stands still must be lower than one that is passed by.
+once it is too high. The best rate lies about a factor of 2 below the least that diverges (Bengio,
+2012, section 3.1.1). Here that is 4: a rate that stands still must be lower than one that is passed by.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from kerasbn.progress import shown
 from kerasbn.training.optimizer import leaves, successor_of
 from kerasbn.training.restoring import restored
 
-_DIVERGED = 1.5
 _FEW = 5
 _FEWEST = 10
-_MARGIN = 10.0
+_LEAST_GAIN = 0.1
+_LOST = 0.75
+_MARGIN = 4.0
+_RISE = 0.5
 _WIDTH = 5.0
 
 
@@ -37,7 +39,7 @@ class LearningRateCurve:
         rates: The learning rates that were tried, from low to high.
         losses: The loss of one batch at each.
         smoothed: Their trend.
-        suggestion: The learning rate to train with: a tenth of that at which the loss diverged or,
+        suggestion: The learning rate to train with: a quarter of that at which the loss diverged or,
             where it did not, the one at which the trend is lowest.
     """
 
@@ -99,8 +101,9 @@ def find_learning_rate(
             again and again where it is shorter than `steps`.
         lowest: The learning rate to begin with. Defaults to `1e-5`.
         highest: The learning rate to end with. Defaults to `100.0`.
-        steps: How many steps to take between them. Fewer are taken once the loss is half as much
-            again as in the beginning, or not finite. Defaults to `400`.
+        steps: How many steps to take between them. Fewer are taken once the loss diverges: it has lost
+            three quarters of what it had gained or, where it gained less than a tenth, is half as
+            much again as in the beginning; or it is not finite. Defaults to `400`.
         batch_size: How many examples of arrays make a batch. Defaults to `32`.
 
     Returns:
@@ -182,7 +185,19 @@ def _loss(model: keras.Model, batch: Any) -> float:
 
 
 def _has_diverged(losses: list[float]) -> bool:
-    return not math.isfinite(losses[-1]) or bool(np.mean(losses[-_FEW:]) > _DIVERGED * np.mean(losses[:_FEW]))
+    """Whether the loss has lost most of what it had gained or, where that is next to nothing, has gone up by half.
+
+    A network that is torn apart by one large step may end up at the loss that it began with, and stay there.
+    """
+    if not math.isfinite(losses[-1]):
+        return True
+    if len(losses) < _FEW:
+        return False
+    means = np.convolve(losses, np.full(_FEW, 1 / _FEW), mode="valid")
+    first, lowest = means[0], means.min()
+    gain = first - lowest
+    limit = lowest + _LOST * gain if gain > _LEAST_GAIN * abs(first) else first + _RISE * abs(first)
+    return bool(means[-1] > limit)
 
 
 def _trend(losses: list[float]) -> list[float]:

@@ -11,6 +11,7 @@ from keras import layers as L
 from keras.optimizers import schedules
 
 import kerasbn
+from kerasbn.training.learning_rate import _has_diverged
 from tests.helpers import sequential
 
 GENERATOR = np.random.default_rng(0)
@@ -104,8 +105,28 @@ def test_forms_of_data(data):
 def test_it_ends_where_the_loss_diverges():
     curve = kerasbn.find_learning_rate(_compiled(), (X, Y), highest=1e6, steps=220)
     assert curve.rates[-1] < 1e6
-    assert curve.suggestion == curve.rates[-1] / 10
+    assert curve.suggestion == curve.rates[-1] / 4
     assert np.all(np.isfinite(curve.losses))
+
+
+COURSES = {
+    "falls": (np.linspace(2.3, 0.1, 30), False),
+    "stays": (np.full(30, 2.3), False),
+    "stays and rises": (np.r_[np.full(20, 2.3), np.full(10, 3.5)], True),
+    "falls and comes back to where it began, as units die": (np.r_[np.linspace(2.3, 0.5, 20), np.full(10, 2.3)], True),
+    "falls and comes half the way back": (np.r_[np.linspace(2.3, 0.1, 20), np.full(10, 1.2)], False),
+    "one bad batch": (np.r_[np.linspace(2.3, 0.5, 20), 2.3, np.full(4, 0.5)], False),
+    "below zero": (np.r_[np.linspace(-1.0, -3.0, 20), np.full(10, -1.0)], True),
+    "stays below zero": (np.full(30, -2.0), False),
+    "not a number": (np.r_[np.linspace(2.3, 0.5, 20), np.nan], True),
+    "few": (np.array([2.3, 4.0]), False),
+}
+
+
+@pytest.mark.parametrize("course", COURSES)
+def test_when_the_loss_has_diverged(course):
+    losses, diverged = COURSES[course]
+    assert any(_has_diverged(list(losses[: count + 1])) for count in range(len(losses))) is diverged
 
 
 def test_a_model_with_a_training_step_of_its_own():
