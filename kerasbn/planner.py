@@ -191,7 +191,7 @@ def rewrite(model: keras.Model, **options: Any) -> keras.Model:
     Example:
 
     ```python
-    model = kerasbn.rewrite(model, position="auto", learning_rate_scale=5.0)
+    model = kerasbn.rewrite(model, position="auto", learning_rate_scale=2.0)
     model.fit(x, y)
     ```
 
@@ -216,7 +216,9 @@ def rewrite(model: keras.Model, **options: Any) -> keras.Model:
         local_response_normalization: `"keep"`, or `"remove"` the layers that do it: `Lambda`s of
             TensorFlow's function, layers named after it. Defaults to `"keep"`.
         learning_rate_scale: Positive float, what the compiled optimizer's learning rate is
-            multiplied by; its schedule too. Defaults to `None`: it is left alone.
+            multiplied by; its schedule too. Defaults to `None`: it is left alone, as a rate that is
+            the best one without batch normalization mostly is with it as well, whatever the
+            optimizer (docs/reproduce/optimizers.md).
         weight_decay_scale: Positive float, what the compiled optimizer's weight decay and the
             strength of the layers' L1 and L2 regularizers are multiplied by. Defaults to `None`.
         decay_speedup: Positive float, how many times as fast the compiled optimizer's schedule
