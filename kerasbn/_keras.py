@@ -160,6 +160,15 @@ def in_memory_code_allowed() -> Any:
     return SafeModeScope(safe_mode=False)
 
 
+def live_argument(layer: keras.layers.Layer, name: str) -> Any:
+    """The function or object that a layer was given as an argument; `None` if none, or kept elsewhere.
+
+    Some layers keep theirs in a private attribute: `MultiHeadAttention._kernel_initializer`.
+    """
+    live = getattr(layer, name, None) or getattr(layer, f"_{name}", None)
+    return live if callable(live) else None
+
+
 def knows_training(operation: Any) -> bool:
     """Whether an operation is a layer whose call takes `training`. `Layer._call_has_training_arg`."""
     return isinstance(operation, keras.layers.Layer) and bool(operation._call_has_training_arg)

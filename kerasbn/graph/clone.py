@@ -38,10 +38,8 @@ def constructor_arguments(layer: keras.layers.Layer) -> dict[str, Any]:
     if not type(layer).from_config.__func__.__module__.startswith("keras."):
         return config
     for key in config:
-        if key.endswith(_LIVE_SUFFIXES):
-            live = getattr(layer, key, None)
-            if live is None or callable(live):
-                config[key] = live
+        if key.endswith(_LIVE_SUFFIXES) and (live := _keras.live_argument(layer, key)) is not None:
+            config[key] = live
     return config
 
 
