@@ -67,12 +67,6 @@ def built_shapes(model: keras.Model) -> Any:
     return next(iter((model._build_shapes_dict or {}).values()), None) if model.built else None
 
 
-def take_names(source: keras.layers.Layer, twin: keras.layers.Layer) -> None:
-    """Name a copy and the layers that it holds as those of its source. `Operation.name` has no setter."""
-    for theirs, ours in zip(sublayers(source), sublayers(twin), strict=False):
-        ours._name = theirs.name
-
-
 def recorded_calls(functional: Functional) -> list[Call]:
     """The calls of a graph, each after those that it depends on. `Function._nodes_by_depth`."""
     nodes = [

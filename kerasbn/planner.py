@@ -206,8 +206,8 @@ def rewrite(model: keras.Model, **options: Any) -> keras.Model:
             left alone. Defaults to `()`.
         norm: A layer instance whose configuration every inserted layer gets.
             `keras.layers.BatchNormalization()` makes models that load without kerasbn. Defaults to
-            `None`: `kerasbn.layers.BatchNormalization(zero_debias=True)`, whose moving statistics are
-            right from the first batch on.
+            `None`: `kerasbn.layers.BatchNormalization(momentum=0.95, zero_debias=True)`, whose moving
+            statistics are right from the first batch on and soon follow.
         dropout: Which Dropout goes. `"redundant"`: what feeds a batch normalization further down.
             `"all"`, `"none"`. Defaults to `"redundant"`.
         normalize_inputs: Whether each input of numbers is normalized as well, in the place of

@@ -201,6 +201,38 @@ def test_an_argument_kept_under_another_name():
     assert_same_function(source, kerasbn.rewrite(source), tolerance=0)
 
 
+class Terse(L.Layer):
+    """As in most tutorials: the constructor takes nothing, not even a name."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = L.Dense(3)
+
+    def call(self, inputs):
+        return self.inner(inputs)
+
+
+def test_a_constructor_without_arguments():
+    inputs = keras.Input(VECTOR)
+    source = randomize(keras.Model(inputs, Terse()(inputs)))
+    result = kerasbn.rewrite(source)
+    assert [layer.name for layer in result.layers] == [layer.name for layer in source.layers]
+    assert [variable.path for variable in result.variables] == [variable.path for variable in source.variables]
+    assert_same_function(source, result, tolerance=0)
+
+
+def test_the_policy_of_a_layer_whose_configuration_does_not_tell_it():
+    default = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        layer = Terse()
+    finally:
+        keras.config.set_dtype_policy(default)
+    inputs = keras.Input(VECTOR)
+    source = keras.Model(inputs, layer(inputs))
+    assert kerasbn.rewrite(source).layers[-1].dtype_policy.name == "mixed_bfloat16"
+
+
 def test_every_layer_has_a_case():
     public = {
         value.__name__ for value in vars(L).values() if inspect.isclass(value) and issubclass(value, keras.layers.Layer)

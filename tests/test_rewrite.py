@@ -55,6 +55,19 @@ def test_applications_compute_the_same(application, position):
 
 
 @pytest.mark.parametrize("copy", [True, False], ids=["copy", "reuse"])
+def test_layers_that_were_renamed(copy):
+    """As one does to use a network twice."""
+    source = sequential(
+        L.Dense(8, activation="relu", name="a"), L.TimeDistributed(L.Dense(4, "relu"), name="b"), shape=(5, 6)
+    )
+    for layer in source.layers:
+        layer.name = f"left_{layer.name}"
+    result = kerasbn.rewrite(source, copy=copy)
+    assert names(result) == "left_a left_a_bn left_a_activation left_b left_b_bn left_b_activation left_head"
+    assert_same_function(source, result)
+
+
+@pytest.mark.parametrize("copy", [True, False], ids=["copy", "reuse"])
 def test_training_the_result_leaves_the_source_as_it_is_only_if_copied(copy):
     source = _compiled()
     before = snapshot(source)

@@ -22,6 +22,20 @@ class Plain(keras.Model):
         return self.head(self.second(x) + x)
 
 
+class Terse(keras.Model):
+    """As in most tutorials: the constructor takes nothing, not even a name."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = [L.Dense(6, activation="relu"), L.Dense(6, activation="tanh")]
+        self.head = L.Dense(2)
+
+    def call(self, inputs):
+        for block in self.blocks:
+            inputs = block(inputs)
+        return self.head(inputs)
+
+
 class Structured(Plain):
     def call(self, inputs):
         return {"out": super().call(inputs["a"]) * inputs["b"]}
@@ -86,6 +100,15 @@ def test_traced(copy, tmp_path):
     assert all(np.array_equal(a, b) for a, b in zip(before, source.variables, strict=True))
     result.save(tmp_path / "plain.keras")
     assert_same_function(result, keras.models.load_model(tmp_path / "plain.keras"), X, tolerance=0)
+
+
+def test_a_constructor_without_arguments(recwarn):
+    source = _called(Terse())
+    result = kerasbn.rewrite(source)
+    assert result.name == source.name
+    assert {layer.name for layer in source._flatten_layers(include_self=False)} <= set(names(result).split())
+    assert_same_function(source, result, X)
+    assert not [str(warning.message) for warning in recwarn if "build" in str(warning.message)]
 
 
 def test_structures():

@@ -48,13 +48,16 @@ def trace(model: keras.Model) -> InferenceFunction:
     )
     _refuse_open_time(model)
 
+    updated: list[str] = []
+
     def run(*flat: Any) -> list[Any]:
         with keras.StatelessScope() as scope, computing_in_float32(model):
             outputs = model(pack_inputs(model, list(flat)), training=False)
-        _refuse_updates(model, scope)
+        updated.extend(_updated(model, scope))
         return [tf.identity(output) for output in keras.tree.flatten(outputs)]
 
     concrete = tf.function(run, autograph=False).get_concrete_function(*specs)
+    _refuse_updates(model, updated, concrete)
     frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
     if len(frozen.inputs) != len(specs):
         held = [layer.name for layer in _keras.sublayers(model) if hasattr(layer, "save_assets")]
@@ -76,13 +79,37 @@ def _refuse_open_time(model: keras.Model) -> None:
             )
 
 
-def _refuse_updates(model: keras.Model, scope: keras.StatelessScope) -> None:
+def _updated(model: keras.Model, scope: keras.StatelessScope) -> list[str]:
+    """What has changed its state in a call of the model: `"layer/variable"`."""
     if not scope.state_mapping:
-        return
-    updated = [variable.path for variable in model.variables if scope.get_current_value(variable) is not None]
+        return []
+    layers = _keras.sublayers(model)
+    holders = {id(variable): layer.name for layer in layers for variable in layer.variables}  # the innermost is last
+    changed = [variable for variable in model.variables if scope.get_current_value(variable) is not None]
     # The states of RNNs are not among a model's variables.
-    updated += [layer.name for layer in _keras.sublayers(model) if getattr(layer, "stateful", False)]
+    stateful = [f"{layer.name}/states" for layer in layers if getattr(layer, "stateful", False)]
+    return [f"{holders[id(variable)]}/{variable.name}" for variable in changed] + stateful
+
+
+def _refuse_updates(model: keras.Model, updated: list[str], concrete: Any) -> None:
+    if not _draws(concrete):  # recurrent layers draw their Dropout at inference as well, and leave it
+        updated = [path for path in updated if not path.endswith("/seed_generator_state")]
+    if not updated:
+        return
     raise UnsupportedModelError(
         f"Model {model.name!r} changes the state of {', '.join(map(repr, updated))} whenever it runs, which a served "
         "model cannot. Make RNNs with stateful=False, and random layers heed training=False."
     )
+
+
+def _draws(concrete: Any) -> bool:
+    """Whether random numbers go into the outputs."""
+    waiting, seen = [output.op for output in concrete.outputs], set()
+    while waiting:
+        operation = waiting.pop()
+        if operation.type.startswith("StatelessRandom"):
+            return True
+        if operation not in seen:
+            seen.add(operation)
+            waiting += [tensor.op for tensor in operation.inputs]
+    return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ _WRAPPED: Mapping[type, Mapping[str, str]] = {
 }
 """Keras's wrappers: the arguments that are layers, with the attributes that hold them."""
 
+_OF_EVERY_LAYER = ("name", "trainable", "dtype")
 _LIVE_SUFFIXES = ("activation", "_initializer", "_regularizer", "_constraint")
 
 
@@ -63,11 +65,12 @@ def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
             f"{first_line(error)}. Give the class a get_config that its __init__ understands, or rewrite with "
             "copy=False, which reuses the layer as it is."
         ) from error
-    if type(twin) is not type(layer) or twin.name != layer.name:
+    if type(twin) is not type(layer):
         raise UnsupportedModelError(
             f"Layer {layer.name!r} ({type(layer).__name__}) comes back from its configuration as {twin!r}. "
-            "Correct its get_config (it must pass the name on), or rewrite with copy=False."
+            "Correct its from_config, or rewrite with copy=False."
         )
+    take_names_and_policies(layer, twin)
     return twin
 
 
@@ -75,7 +78,23 @@ def make(spec: LayerSpec) -> keras.layers.Layer:
     """The layer that a spec describes."""
     if wrapped := spec.wrapped:  # a wrapper's from_config takes no layers, only their configurations
         return spec.cls(**{**spec.config, **{argument: make(inner) for argument, inner in wrapped.items()}})
-    return spec.cls.from_config(dict(spec.config))
+    return revived(spec.cls, spec.config)
+
+
+def revived(cls: Any, config: Mapping[str, Any]) -> Any:
+    """A layer or model from its configuration.
+
+    Keras's `get_config` tells of every layer its name, dtype and whether it is trainable, also where
+    the constructor takes none of them.
+    """
+    try:
+        return cls.from_config(dict(config))
+    except TypeError:
+        taken = inspect.signature(cls).parameters
+        fitting = {key: value for key, value in config.items() if key in taken or key not in _OF_EVERY_LAYER}
+        if len(fitting) == len(config):
+            raise
+        return cls.from_config(fitting)
 
 
 def weight_pairs(source: keras.layers.Layer, twin: keras.layers.Layer) -> Iterator[tuple[keras.Variable, Any]]:
@@ -97,12 +116,26 @@ def weight_pairs(source: keras.layers.Layer, twin: keras.layers.Layer) -> Iterat
 def initial_values(spec: LayerSpec, layer: keras.layers.Layer) -> Iterator[tuple[keras.Variable, Any]]:
     """Each variable of a new layer that starts from a given value, with that value."""
     origin = spec.origin
-    inherited = {} if origin is None else {_path_in(origin, variable): variable for variable in origin.variables}
-    for variable in layer.variables:
+    inherited = {} if origin is None else _by_place(origin)
+    for place, variable in _by_place(layer).items():
         if variable.name in spec.values:
             yield variable, spec.values[variable.name]()
-        elif (path := _path_in(layer, variable)) in inherited:
-            yield variable, inherited[path]
+        elif place in inherited:
+            yield variable, inherited[place]
+
+
+def take_names_and_policies(source: keras.layers.Layer, twin: keras.layers.Layer) -> None:
+    """Name a copy as its source, and let it compute in the same dtypes; what it holds as well.
+
+    A configuration need not tell of either. Of what a layer makes only when it is built, nothing is known yet.
+    """
+    ours, theirs = list(_keras.sublayers(twin)), list(_keras.sublayers(source))
+    if [type(layer) for layer in ours] != [type(layer) for layer in theirs]:
+        ours, theirs = [twin], [source]
+    for one, other in zip(ours, theirs, strict=True):
+        one.name = other.name
+        if one.dtype_policy != other.dtype_policy:
+            one.dtype_policy = other.dtype_policy
 
 
 def copy_trainable(source: keras.layers.Layer, twin: keras.layers.Layer) -> None:
@@ -122,9 +155,13 @@ def copy_hidden_state(source: keras.layers.Layer, twin: keras.layers.Layer) -> N
         twin.finalize_state()
 
 
-def _path_in(layer: keras.layers.Layer, variable: keras.Variable) -> str:
-    """The path of a variable within its layer: `"kernel"`, `"forward_lstm/lstm_cell/kernel"`."""
-    return str(variable.path).rpartition(f"{layer.name}/")[2]
+def _by_place(layer: keras.layers.Layer) -> dict[tuple[int, str], keras.Variable]:
+    """The variables of a layer by their place in it: which of its sublayers holds them, and their name there.
+
+    Their paths do not tell: a layer may have been renamed since it made them.
+    """
+    holders = {id(variable): index for index, each in enumerate(_keras.sublayers(layer)) for variable in each.variables}
+    return {(holders[id(variable)], variable.name): variable for variable in layer.variables}
 
 
 def _signature(variable: keras.Variable) -> tuple[str, tuple[int, ...], str]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError
-from kerasbn.graph.clone import weight_pairs
+from kerasbn.graph.clone import revived, take_names_and_policies, weight_pairs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,13 +76,14 @@ def trace(model: keras.Model, *, copy: bool) -> Traced:
 
 def _copied(model: keras.Model) -> keras.Model:
     try:
-        twin = type(model).from_config(model.get_config())
-        twin.build(_keras.built_shapes(model))
+        twin = revived(type(model), model.get_config())
+        if type(model).build is not keras.Model.build:
+            twin.build(_keras.built_shapes(model))
     except Exception as error:
         raise _refusal(
             model, f"cannot be made again from its configuration: {error}", "Give it a get_config, or pass copy=False."
         ) from error
-    _keras.take_names(model, twin)
+    take_names_and_policies(model, twin)
     return twin
 
 

@@ -27,6 +27,7 @@ _FEWEST = 10
 _LEAST_GAIN = 0.1
 _LOST = 0.75
 _MARGIN = 4.0
+_NOISE = 4.0
 _RISE = 0.5
 _WIDTH = 5.0
 
@@ -187,7 +188,8 @@ def _loss(model: keras.Model, batch: Any) -> float:
 def _has_diverged(losses: list[float]) -> bool:
     """Whether the loss has lost most of what it had gained or, where that is next to nothing, has gone up by half.
 
-    A network that is torn apart by one large step may end up at the loss that it began with, and stay there.
+    A network that is torn apart by one large step may end up at the loss that it began with, and stay there. What
+    the losses of two batches in a row differ by counts for nothing.
     """
     if not math.isfinite(losses[-1]):
         return True
@@ -197,7 +199,8 @@ def _has_diverged(losses: list[float]) -> bool:
     first, lowest = means[0], means.min()
     gain = first - lowest
     limit = lowest + _LOST * gain if gain > _LEAST_GAIN * abs(first) else first + _RISE * abs(first)
-    return bool(means[-1] > limit)
+    noise = float(np.mean(np.abs(np.diff(losses))))
+    return bool(means[-1] > max(limit, lowest + _NOISE * noise))
 
 
 def _trend(losses: list[float]) -> list[float]:

@@ -162,6 +162,10 @@ CASES = {
     "3D convolution": (lambda: _chain(layers.Conv3D(5, 3), layers.PReLU(), shape=(5, 5, 5, 2)), "x", "y"),
     "masked LSTM": (lambda: _tokens(7, layers.LSTM(4)), "tokens", "scores"),
     "masked GRU, any length": (lambda: _tokens(None, layers.Bidirectional(layers.GRU(4))), "tokens", "scores"),
+    "LSTM with Dropout": (
+        lambda: _tokens(7, layers.Bidirectional(layers.LSTM(4, dropout=0.2, recurrent_dropout=0.1))),
+        *("tokens", "scores"),
+    ),
     "explicit mask": (_explicit_mask, "x mask", "y"),
     "several inputs and outputs": (_several, "image features", "label score"),
     "dictionaries": (_dicts, "left right", "difference sum"),

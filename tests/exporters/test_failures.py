@@ -60,6 +60,17 @@ class _Counting(layers.Layer):
         return inputs
 
 
+class _Drawing(layers.Layer):
+    """Noise, at inference too."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seed_generator = keras.random.SeedGenerator(1)
+
+    def call(self, inputs):
+        return inputs + keras.random.normal(keras.ops.shape(inputs), seed=self.seed_generator)
+
+
 # What cannot be served, and what the message must name.
 UNSUPPORTED = {
     "strings": (_strings, "culprit"),
@@ -76,6 +87,7 @@ UNSUPPORTED = {
     ),
     "stateful": (lambda: _one_layer(layers.LSTM(3, stateful=True, name="culprit"), batch_shape=(2, 5, 4)), "culprit"),
     "state that changes": (lambda: _one_layer(_Counting(name="culprit"), (4,)), "culprit/count"),
+    "noise": (lambda: _one_layer(_Drawing(name="culprit"), (4,)), "culprit/seed_generator"),
     "not built": (lambda: keras.Sequential([layers.Dense(2)], name="culprit"), "culprit"),
     "subclassed": (lambda: _Subclassed(name="culprit"), "culprit"),
     "a name that TensorFlow refuses": (lambda: _one_layer(layers.Dense(2, name="the culprit"), (4,)), "the culprit"),

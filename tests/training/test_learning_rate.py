@@ -119,6 +119,11 @@ COURSES = {
     "below zero": (np.r_[np.linspace(-1.0, -3.0, 20), np.full(10, -1.0)], True),
     "stays below zero": (np.full(30, -2.0), False),
     "not a number": (np.r_[np.linspace(2.3, 0.5, 20), np.nan], True),
+    "noise": (2.3 + 0.5 * np.random.default_rng(0).normal(size=400), False),
+    "falls, and is noisy": (
+        np.linspace(3.0, 2.0, 400) + 0.5 * np.random.default_rng(0).normal(size=400),
+        False,
+    ),
     "few": (np.array([2.3, 4.0]), False),
 }
 

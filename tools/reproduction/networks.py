@@ -37,11 +37,6 @@ def rewritten(make: Make, **options: Any) -> Make:
     return lambda seed: kerasbn.rewrite(make(seed), **options)
 
 
-def quick_norm() -> keras.layers.BatchNormalization:
-    """Batch normalization whose averages follow within tens of steps; by default it takes hundreds."""
-    return keras.layers.BatchNormalization(momentum=0.9)
-
-
 def dense(depth: int, activation: str, initializer: Any = "glorot_uniform", inputs: int = 64) -> keras.Model:
     """Fully connected layers of 100 units each, their activations as layers of their own, and ten classes."""
     model = keras.Sequential([keras.Input((inputs,))])

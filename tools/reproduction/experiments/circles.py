@@ -12,7 +12,7 @@ from keras import layers
 
 from reproduction import data
 from reproduction.comparison import Budget, Candidate, Task, compare
-from reproduction.networks import from_seed, quick_norm, rewritten
+from reproduction.networks import from_seed, rewritten
 from reproduction.report import Report, steps_table, sweep_panel, sweep_table
 
 RATES = (0.01, 0.03, 0.1, 0.3, 1, 3)
@@ -26,8 +26,7 @@ def run(budget: Budget) -> Report:
         plain = from_seed(lambda activation=activation: network(activation))
         candidates = [Candidate("no BN", plain, RATES)]
         candidates += [
-            Candidate(position, rewritten(plain, norm=quick_norm(), position=position), RATES)
-            for position in ("before", "after")
+            Candidate(position, rewritten(plain, position=position), RATES) for position in ("before", "after")
         ]
         results = compare(candidates, task, budget)
         tables += [steps_table(activation, results, task), sweep_table(f"Rates: {activation}", results, task)]

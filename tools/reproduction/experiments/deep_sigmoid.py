@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from reproduction import data
 from reproduction.comparison import Budget, Candidate, Task, compare
-from reproduction.networks import dense, from_seed, quick_norm, rewritten
+from reproduction.networks import dense, from_seed, rewritten
 from reproduction.report import Report, accuracy_panel, accuracy_table, sweep_table
 
 SGD_RATES = (0.03, 0.1, 0.3, 1, 3, 10)
@@ -24,8 +24,8 @@ def run(budget: Budget) -> Report:
         results = compare(
             [
                 Candidate("no BN", plain, rates),
-                Candidate("kerasbn, momentum 0.9", rewritten(plain, norm=quick_norm()), rates),
-                Candidate("before, momentum 0.9", rewritten(plain, norm=quick_norm(), position="before"), rates),
+                Candidate("kerasbn", rewritten(plain), rates),
+                Candidate("before", rewritten(plain, position="before"), rates),
             ],
             task,
             budget,

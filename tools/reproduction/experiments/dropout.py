@@ -18,7 +18,7 @@ from reporting import Table
 from reproduction import data
 from reproduction.comparison import Budget, Candidate, Task, sweep
 from reproduction.intervals import mean
-from reproduction.networks import from_seed, quick_norm, rewritten
+from reproduction.networks import from_seed, rewritten
 from reproduction.report import Line, Panel, Report, percent
 from reproduction.training import Trainer
 
@@ -69,8 +69,8 @@ def _candidates(depth: int) -> list[Candidate]:
     return [
         Candidate("no BN, Dropout", with_dropout, RATES),
         Candidate("no BN, no Dropout", from_seed(lambda: network(depth, 0.0)), RATES),
-        Candidate(KEPT, rewritten(with_dropout, norm=quick_norm(), dropout="none"), RATES),
-        Candidate("BN, Dropout stripped before training", rewritten(with_dropout, norm=quick_norm()), RATES),
+        Candidate(KEPT, rewritten(with_dropout, dropout="none"), RATES),
+        Candidate("BN, Dropout stripped before training", rewritten(with_dropout), RATES),
     ]
 
 

@@ -17,7 +17,7 @@ from reporting import Table
 from reproduction import data
 from reproduction.comparison import Budget, Candidate, Task, accuracies, sweep
 from reproduction.intervals import Estimate
-from reproduction.networks import Make, convolutions, dense, from_seed, quick_norm, rewritten
+from reproduction.networks import Make, convolutions, dense, from_seed, rewritten
 from reproduction.report import Panel, Report, banded, percent
 
 RATES = (0.1, 0.3, 1, 3, 10)
@@ -64,9 +64,9 @@ def run(budget: Budget) -> Report:
 
 def _variants(plain: Make, s_shaped: bool) -> Mapping[str, Make]:
     """Without BN, with it where `position="auto"` puts it, and before s-shaped activations as well."""
-    found = {"no BN": plain, "kerasbn, momentum 0.9": rewritten(plain, norm=quick_norm())}
+    found = {"no BN": plain, "kerasbn": rewritten(plain)}
     if s_shaped:
-        found["before, momentum 0.9"] = rewritten(plain, norm=quick_norm(), position="before")
+        found["before"] = rewritten(plain, position="before")
     return found
 
 

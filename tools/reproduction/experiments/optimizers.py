@@ -15,7 +15,7 @@ import keras
 from reporting import Table
 from reproduction import data
 from reproduction.comparison import Budget, Candidate, Task, accuracies, sweep
-from reproduction.networks import convolutions, dense, from_seed, quick_norm, rewritten
+from reproduction.networks import convolutions, dense, from_seed, rewritten
 from reproduction.report import Panel, Report, banded, percent
 
 FACTORS = (0.3, 1, 2, 5, 10, 30)
@@ -45,7 +45,7 @@ def run(budget: Budget) -> Report:
             scores = sweep(Candidate(name, plain, rates), task.trainer(plain), task, budget)
             best = max(scores, key=lambda rate: scores[rate])
             (without,) = accuracies(plain, [best], task, budget)
-            found = accuracies(rewritten(plain, norm=quick_norm()), [best * factor for factor in factors], task, budget)
+            found = accuracies(rewritten(plain), [best * factor for factor in factors], task, budget)
             edge = "*" if best in (min(scores), max(scores)) else ""
             rows.append((name, f"{best:g}{edge}", *(each.text(percent) for each in (without, *found))))
             lines.append(banded(name, list(factors), found))

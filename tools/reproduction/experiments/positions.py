@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from reproduction import data
 from reproduction.comparison import Budget, Candidate, Task, compare
-from reproduction.networks import convolutions, from_seed, quick_norm, rewritten
+from reproduction.networks import convolutions, from_seed, rewritten
 from reproduction.report import Report, accuracy_panel, accuracy_table, sweep_table
 
 RATES = (0.03, 0.1, 0.3, 1, 3)
@@ -22,8 +22,7 @@ def run(budget: Budget) -> Report:
         plain = from_seed(lambda activation=activation: convolutions(activation))
         candidates = [Candidate("no BN", plain, RATES)]
         candidates += [
-            Candidate(position, rewritten(plain, norm=quick_norm(), position=position), RATES)
-            for position in ("before", "after")
+            Candidate(position, rewritten(plain, position=position), RATES) for position in ("before", "after")
         ]
         results = compare(candidates, task, budget)
         tables += [accuracy_table(activation, results, task), sweep_table(f"Rates: {activation}", results, task)]

@@ -16,7 +16,7 @@ from reporting import Table
 from reproduction import data
 from reproduction.comparison import Budget, Candidate, Task, sweep, train
 from reproduction.intervals import mean, median
-from reproduction.networks import convolutions, dense, from_seed, quick_norm, rewritten
+from reproduction.networks import convolutions, dense, from_seed, rewritten
 from reproduction.report import Line, Panel, Report, percent
 
 RATES = tuple(float(rate) for rate in 10 ** np.arange(-2.5, 1.1, 0.25))
@@ -35,7 +35,7 @@ def run(budget: Budget) -> Report:
     """Try it."""
     rows, lines = [], []
     for name, (build, load, normalized, enough) in NETWORKS.items():
-        make = rewritten(from_seed(build), norm=quick_norm()) if normalized else from_seed(build)
+        make = rewritten(from_seed(build)) if normalized else from_seed(build)
         task = Task(load(), budget.steps(enough), every=20)
         trainer = task.trainer(make)
         scores = sweep(Candidate(name, make, RATES), trainer, task, budget)

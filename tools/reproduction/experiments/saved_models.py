@@ -18,7 +18,7 @@ from keras import layers
 import kerasbn
 from reproduction import data
 from reproduction.comparison import Budget, Candidate, Task, compare
-from reproduction.networks import Make, from_seed, quick_norm
+from reproduction.networks import Make, from_seed
 from reproduction.report import Report, steps_table, sweep_panel, sweep_table
 
 WITHOUT = (0.03, 0.1, 0.3, 1)
@@ -60,7 +60,7 @@ def from_file(make: Make) -> Make:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.keras"
             make(seed).save(path)
-            return kerasbn.rewrite(keras.models.load_model(path), norm=quick_norm())
+            return kerasbn.rewrite(keras.models.load_model(path))
 
     return made
 
@@ -85,9 +85,9 @@ def plain_convolution(x: Tensor, filters: int, size: int, name: str, activation:
 
 
 def normalized_convolution(x: Tensor, filters: int, size: int, name: str, activation: str | None = "relu") -> Tensor:
-    """With BN before the activation."""
+    """With BN before the activation, set as that which kerasbn inserts."""
     x = layers.Conv2D(filters, size, padding="same", use_bias=False, name=name)(x)
-    x = layers.BatchNormalization(momentum=quick_norm().momentum)(x)
+    x = kerasbn.layers.BatchNormalization(momentum=0.95, zero_debias=True)(x)
     return x if activation is None else layers.Activation(activation)(x)
 
 
