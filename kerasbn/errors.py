@@ -22,5 +22,6 @@ class OptionError(KerasBNError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of another library's message, to be quoted in one of ours."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+    """The first paragraph of another library's message as one line, to be quoted in one of ours."""
+    paragraph, *_ = str(error).strip().split("\n\n")
+    return " ".join(paragraph.split()).rstrip(".") or type(error).__name__

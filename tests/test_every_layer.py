@@ -13,6 +13,7 @@ from tests.helpers import assert_same_function, random_inputs, randomize
 
 VECTOR, STEPS, IMAGE, VOLUME = (6,), (7, 6), (8, 8, 3), (6, 6, 6, 3)
 BY_RANK = {1: STEPS, 2: IMAGE, 3: VOLUME}
+OFFSET = np.float32(3)
 CUSTOM = {"kernel_initializer": "he_normal", "kernel_regularizer": "l2", "kernel_constraint": "max_norm"}
 
 
@@ -106,6 +107,7 @@ def _layers():
         "Identity": (L.Identity(), [VECTOR]),
         "IntegerLookup": (L.IntegerLookup(vocabulary=[1, 2, 3]), [("int32", 3)]),
         "LSTM": (L.LSTM(3, unit_forget_bias=False, go_backwards=True), [STEPS]),
+        "Lambda": (L.Lambda(lambda x, by: np.float32(by) * OFFSET + x, lambda s: s, arguments={"by": 2}), [VECTOR]),
         "LayerNormalization": (L.LayerNormalization(epsilon=0.1), [STEPS]),
         "LeakyReLU": (L.LeakyReLU(0.1), [VECTOR]),
         "Masking": (L.Masking(0.5), [STEPS]),
@@ -136,7 +138,6 @@ WITHOUT_A_CASE = {
     *("Layer", "Wrapper"),  # to be derived from
     *("LSTMCell", "GRUCell", "SimpleRNNCell", "StackedRNNCells"),  # in "RNN"
     "InputLayer",  # in each
-    "Lambda",  # tests/test_subclassed.py, tests/files: Keras rebuilds no code without leave
     *("CutMix", "MixUp", "MaxNumBoundingBoxes"),  # labels or boxes, for a pipeline of data
     "TextVectorization",  # text
     "Equalization",  # Keras builds no model with it: "part of a cycle"

@@ -20,6 +20,9 @@ _WRAPPED: Mapping[type, Mapping[str, str]] = {
 }
 """Keras's wrappers: the arguments that are layers, with the attributes that hold them."""
 
+_MADE_OF_LIVE_OBJECTS = (*_WRAPPED, keras.layers.Lambda)
+"""Layers whose `from_config` takes no layers or functions, but their configurations; the constructor does."""
+
 _OF_EVERY_LAYER = ("name", "trainable", "dtype")
 _LIVE_SUFFIXES = ("activation", "_initializer", "_regularizer", "_constraint")
 
@@ -37,6 +40,9 @@ def constructor_arguments(layer: keras.layers.Layer) -> dict[str, Any]:
         config[argument] = LayerSpec(type(wrapped), constructor_arguments(wrapped))
     if type(layer) in _WRAPPED:
         return config
+    if type(layer) is keras.layers.Lambda:  # its code, serialized and back, would lose the names that it knows
+        lives = {name: _keras.live_argument(layer, name) for name in ("function", "output_shape", "mask")}
+        return {**config, **{name: live for name, live in lives.items() if live}, "arguments": layer.arguments}
     if not type(layer).from_config.__func__.__module__.startswith("keras."):
         return config
     for key in config:
@@ -76,8 +82,8 @@ def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
 
 def make(spec: LayerSpec) -> keras.layers.Layer:
     """The layer that a spec describes."""
-    if wrapped := spec.wrapped:  # a wrapper's from_config takes no layers, only their configurations
-        return spec.cls(**{**spec.config, **{argument: make(inner) for argument, inner in wrapped.items()}})
+    if spec.cls in _MADE_OF_LIVE_OBJECTS:
+        return spec.cls(**{**spec.config, **{argument: make(inner) for argument, inner in spec.wrapped.items()}})
     return revived(spec.cls, spec.config)
 
 
