@@ -5,6 +5,7 @@ import pytest
 from keras import layers as L
 
 import kerasbn
+from kerasbn import Reason
 from tests.helpers import assert_same_function, names, randomize
 
 STEPS = L.TimeDistributed
@@ -18,6 +19,15 @@ CASES = {
     "forward, without padding": (
         (3, 8, 8, 4),
         lambda: [L.BatchNormalization(name="n"), STEPS(L.Conv2D(4, 3), name="a")],
+    ),
+    "the normalization": ((5, 6), lambda: [STEPS(L.Dense(4), name="a"), STEPS(L.BatchNormalization(), name="n")]),
+    "the normalization of an axis": (
+        (3, 4, 8, 8),
+        lambda: [L.BatchNormalization(axis=2, name="m"), STEPS(L.BatchNormalization(axis=1), name="n"), L.Flatten()],
+    ),
+    "the normalization alone": (
+        (5, 6),
+        lambda: [L.ReLU(), STEPS(L.BatchNormalization(), name="n")],
     ),
     "wrapped twice": ((3, 5, 6), lambda: [STEPS(STEPS(L.Dense(4)), name="a"), L.BatchNormalization(name="n")]),
 }
@@ -48,11 +58,13 @@ def test_padding_inside_is_in_the_way():
     assert_same_function(source, result)
 
 
-def test_a_normalization_inside_stays():
-    source = randomize(keras.Sequential([keras.Input((5, 6)), L.Dense(4), STEPS(L.BatchNormalization(), name="n")]))
+def test_a_normalization_inside_that_stays_takes_others_in():
+    layers = [L.ReLU(), STEPS(L.BatchNormalization(), name="m"), L.BatchNormalization(name="n"), L.LSTM(3, name="rnn")]
+    source = randomize(keras.Sequential([keras.Input((5, 6)), *layers]))
     plan = kerasbn.plan(source, position="none", fold=True)
-    assert [skip.site for skip in plan.skips] == ["n#0"]
-    assert_same_function(source, plan.apply())
+    assert [edit.site for edit in plan.edits] == ["n#0"]
+    assert [(skip.site, skip.reason) for skip in plan.skips] == [("m#0", Reason.NONLINEAR)]
+    assert_same_function(source, plan.apply(), tolerance=1e-4)
 
 
 @pytest.mark.parametrize("position", ["before", "after"])

@@ -28,7 +28,7 @@ import numpy as np
 from kerasbn.catalog import activations
 from kerasbn.catalog.linear import LINEAR, Kernel, linear_of
 from kerasbn.graph.clone import spec_of
-from kerasbn.graph.model import CallSite, LayerSpec, Operation, core_of
+from kerasbn.graph.model import CallSite, LayerSpec, Operation, core_of, type_of
 from kerasbn.layers import BatchNormalization
 from kerasbn.passes.folding.affine import Affine, Array, identity, normalization
 from kerasbn.passes.proposal import Reason
@@ -54,8 +54,8 @@ class Absorbed:
 
 
 def is_normalization(operation: Operation) -> bool:
-    """Whether an operation is a batch normalization whose inference is known."""
-    return type(operation) in NORMALIZATIONS
+    """Whether an operation is a batch normalization whose inference is known, of every step or by itself."""
+    return type_of(core_of(operation)) in NORMALIZATIONS
 
 
 def absorbs(operation: Operation) -> bool:
@@ -109,9 +109,9 @@ def why_not_through_homogeneous(affine: Affine) -> Reason | None:
 
 def map_of(site: CallSite, absorbed: Absorbed) -> Affine:
     """The map of a call of batch normalization at inference, with what the layer has absorbed."""
-    layer = cast("keras.layers.BatchNormalization", site.operation)
+    layer = cast("keras.layers.BatchNormalization", core_of(site.operation))
     rank = len(site.inputs[0].shape) - 1
-    axis = _channel_axis(layer, rank)
+    axis = _channel_axis(site)
 
     def by_channel(variable: keras.Variable | None) -> Array | None:
         return None if variable is None else _array(variable).reshape([-1 if at == axis else 1 for at in range(rank)])
@@ -123,8 +123,7 @@ def map_of(site: CallSite, absorbed: Absorbed) -> Affine:
 
 def has_channel_axis(site: CallSite) -> bool:
     """Whether a batch normalization normalizes an axis other than the batch's."""
-    layer = cast("keras.layers.BatchNormalization", site.operation)
-    return _channel_axis(layer, len(site.inputs[0].shape) - 1) >= 0
+    return _channel_axis(site) >= 0
 
 
 def with_absorbed(site: CallSite, absorbed: Absorbed) -> LayerSpec:
@@ -204,7 +203,7 @@ def _spread(array: Array, axes: tuple[str, ...], kernel: Kernel) -> Array:
 
 
 def _normalization(site: CallSite, absorbed: Absorbed) -> LayerSpec:
-    layer = cast("keras.layers.BatchNormalization", site.operation)
+    layer = cast("keras.layers.BatchNormalization", core_of(site.operation))
 
     def total() -> tuple[Array, Array, Array]:
         affine = map_of(site, absorbed)
@@ -220,7 +219,10 @@ def _normalization(site: CallSite, absorbed: Absorbed) -> LayerSpec:
         scale, shift, _ = total()
         return shift + scale * _array(layer.moving_mean)
 
-    return dataclasses.replace(spec_of(layer, center=True, scale=True), values={"gamma": gamma, "beta": beta})
+    return dataclasses.replace(
+        spec_of(cast("keras.layers.Layer", site.operation), center=True, scale=True),
+        values={"gamma": gamma, "beta": beta},
+    )
 
 
 def _why_not(layer: keras.layers.Layer) -> Reason | None:
@@ -235,7 +237,7 @@ def _axes(site: CallSite) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
     layer = cast("keras.layers.Layer", core_of(site.operation))
     if is_normalization(layer):
         rank = len(site.inputs[0].shape) - 1
-        axes = tuple("c" if axis == _channel_axis(layer, rank) else "" for axis in range(rank))
+        axes = tuple("c" if axis == _channel_axis(site) else "" for axis in range(rank))
         return axes, axes
     kernels = LINEAR[type(layer)].kernels(layer)
     return (kernels[0].inputs, kernels[-1].outputs) if kernels else None
@@ -243,10 +245,13 @@ def _axes(site: CallSite) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
 
 def _shape_of_step(site: CallSite) -> tuple[int | None, ...]:
     """The shape of a linear layer's input, of a single step within `TimeDistributed`."""
-    shape, operation = site.inputs[0].shape, cast("Any", site.operation)
-    while operation is not core_of(operation):
-        shape, operation = (shape[0], *shape[2:]), operation.layer
-    return shape
+    batch, *sizes = site.inputs[0].shape
+    return (batch, *sizes[_step_axes(site.operation) :])
+
+
+def _step_axes(operation: Any) -> int:
+    """How many axes of steps `TimeDistributed` goes along."""
+    return 0 if operation is core_of(operation) else 1 + _step_axes(operation.layer)
 
 
 def _fits(affine: Affine, axes: tuple[str, ...]) -> bool:
@@ -256,9 +261,12 @@ def _fits(affine: Affine, axes: tuple[str, ...]) -> bool:
     return all(size == 1 or letters for size, letters in zip(shape, padded, strict=True))
 
 
-def _channel_axis(layer: keras.layers.BatchNormalization, rank: int) -> int:
-    """The axis that is normalized, of a value with this number of axes besides the batch; -1 for the batch."""
-    return int(layer.axis) - 1 if layer.axis >= 0 else int(layer.axis) + rank
+def _channel_axis(site: CallSite) -> int:
+    """The axis that a batch normalization normalizes, among those besides the batch; -1 for the batch."""
+    layer = cast("keras.layers.BatchNormalization", core_of(site.operation))
+    steps = _step_axes(site.operation)
+    inner = int(layer.axis) % (len(site.inputs[0].shape) - steps)
+    return inner - 1 + steps if inner else -1
 
 
 def _variable(layer: keras.layers.Layer, name: str) -> keras.Variable:
