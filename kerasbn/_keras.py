@@ -159,8 +159,8 @@ def live_argument(layer: keras.layers.Layer, name: str) -> Any:
 
     Some layers keep theirs in a private attribute: `MultiHeadAttention._kernel_initializer`.
     """
-    live = getattr(layer, name, None) or getattr(layer, f"_{name}", None)
-    return live if callable(live) else None
+    candidates = (getattr(layer, attribute, None) for attribute in (name, f"_{name}"))
+    return next(filter(callable, candidates), None)
 
 
 def knows_training(operation: Any) -> bool:

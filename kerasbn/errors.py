@@ -1,5 +1,10 @@
 """The errors that kerasbn raises. Each message names the thing at fault, the cause, and the remedy."""
 
+from __future__ import annotations
+
+import re
+import textwrap
+
 
 class KerasBNError(Exception):
     """Base class of every error that kerasbn raises on purpose."""
@@ -21,7 +26,7 @@ class OptionError(KerasBNError):
     """An option has a value that is not valid, or that does not fit the model."""
 
 
-def first_line(error: BaseException) -> str:
-    """The first paragraph of another library's message as one line, to be quoted in one of ours."""
-    paragraph, *_ = str(error).strip().split("\n\n")
-    return " ".join(paragraph.split()).rstrip(".") or type(error).__name__
+def quoted(error: BaseException) -> str:
+    """Another library's message as one line of plain text, to be quoted in ours. The end of a long one is cut."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    return textwrap.shorten(plain, 400, placeholder=" ...").rstrip(".") or type(error).__name__

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from kerasbn.errors import KerasBNError, VerificationError
+from kerasbn.errors import KerasBNError, VerificationError, quoted
 from kerasbn.recipes import BN_X5, BN_X30
 
 DONE, NOT_VERIFIED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -170,7 +170,9 @@ def _status() -> int:
     except Exception as error:
         if {"-v", "--verbose"} & set(sys.argv):
             raise
-        return _complain(f"{type(error).__name__}: {error} Please report this, with what -v prints.", BAD_INPUT)
+        return _complain(
+            f"{type(error).__name__}: {quoted(error)}. Please report this, with what -v prints.", BAD_INPUT
+        )
 
 
 def _complain(message: str, status: int) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from kerasbn.errors import KerasBNError, UnsupportedModelError, VerificationError
+from kerasbn.errors import KerasBNError, UnsupportedModelError, VerificationError, quoted
 from kerasbn.exporters import keras_file
 from kerasbn.exporters.folded import Served, folded_for_serving
 from kerasbn.exporters.parity import check_parity
@@ -92,13 +92,13 @@ def write_and_verify(
     except (KerasBNError, OSError):
         raise
     except Exception as error:
-        raise UnsupportedModelError(f"Model {model.name!r} cannot be written as {kind}: {error}") from error
+        raise UnsupportedModelError(f"Model {model.name!r} cannot be written as {kind}: {quoted(error)}.") from error
     max_error = None
     if verify:
         try:
             run = _runner(served.model, temporary, kind)
         except Exception as error:
-            raise VerificationError(f"{target} cannot be loaded again: {error} Nothing was kept.") from error
+            raise VerificationError(f"{target} cannot be loaded again: {quoted(error)}. Nothing was kept.") from error
         max_error = check_parity(model, run, str(target), inputs=inputs)
     return ExportReport(
         path=target,

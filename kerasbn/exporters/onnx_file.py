@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import onnx
 
-from kerasbn.errors import OptionError, UnsupportedModelError, VerificationError
+from kerasbn.errors import OptionError, UnsupportedModelError, VerificationError, quoted
 from kerasbn.exporters.inference import InferenceFunction, trace
 from kerasbn.exporters.names import input_tensors, output_tensors
 from kerasbn.exporters.parity import Arrays
@@ -40,7 +40,7 @@ def write(model: keras.Model, path: Path, *, opset: int) -> int:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise VerificationError(
-            f"The ONNX form of model {model.name!r} is not valid: {error} The file was not kept."
+            f"The ONNX form of model {model.name!r} is not valid: {quoted(error)}. The file was not kept."
         ) from error
     onnx.save(proto, str(path))
     return len(proto.graph.node)

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
-from kerasbn.errors import OptionError, VerificationError
+from kerasbn.errors import OptionError, VerificationError, quoted
 from kerasbn.exporters.names import flat_inputs, input_tensors, output_tensors, pack_inputs
 from kerasbn.exporters.precision import computing_in_float32, serving_dtype
 
@@ -66,13 +66,13 @@ def _compare(
         expected = reference(model, inputs)
     except Exception as error:
         raise OptionError(
-            f"Model {model.name!r} cannot be verified on inputs of the shapes {shapes}: {error} Pass inputs=, a batch "
-            "of examples, or verify=False (--no-verify on the command line)."
+            f"Model {model.name!r} cannot be verified on inputs of the shapes {shapes}: {quoted(error)}. Pass inputs=, "
+            "a batch of examples, or verify=False (--no-verify on the command line)."
         ) from error
     try:
         got = candidate(inputs)
     except Exception as error:
-        raise VerificationError(f"{what} cannot be run on inputs of the shapes {shapes}: {error}") from error
+        raise VerificationError(f"{what} cannot be run on inputs of the shapes {shapes}: {quoted(error)}.") from error
     if got.keys() != expected.keys():
         raise VerificationError(f"{what} has the outputs {sorted(got)} instead of {sorted(expected)}.")
     nudged = reference(model, {name: _nudged(array) for name, array in inputs.items()})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kerasbn.errors import OptionError, first_line
+from kerasbn.errors import OptionError, quoted
 
 
 def check_sample_file(path: Path) -> None:
@@ -33,6 +33,6 @@ def load_sample(path: Path) -> Any:
         arrays = {"arr_0": content} if isinstance(content, np.ndarray) else {name: content[name] for name in content}
     except Exception as error:
         raise OptionError(
-            f"Sample {str(path)!r} cannot be read: {first_line(error)}. Write it anew with numpy.save or numpy.savez."
+            f"Sample {str(path)!r} cannot be read: {quoted(error)}. Write it anew with numpy.save or numpy.savez."
         ) from error
     return arrays["arr_0"] if list(arrays) == ["arr_0"] else arrays

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from kerasbn import _keras
-from kerasbn.errors import UnsupportedModelError
+from kerasbn.errors import UnsupportedModelError, quoted
 from kerasbn.graph.clone import clone, copy_hidden_state, copy_trainable, initial_values, make, weight_pairs
 from kerasbn.graph.model import CallSite, Graph, LayerSpec, Operation, Value
 
@@ -124,8 +124,9 @@ class _Builder:
             if isinstance(error, ValueError) and _keras.refused_to_defer(error):
                 raise
             raise UnsupportedModelError(
-                f"Layer {site.address} ({type(operation).__name__}) cannot be called again on its inputs: {error} "
-                "If the layer depends on state that its configuration does not hold, rewrite with copy=False."
+                f"Layer {site.address} ({type(operation).__name__}) cannot be called again on its inputs: "
+                f"{quoted(error)}. If the layer depends on state that its configuration does not hold, rewrite with "
+                "copy=False."
             ) from error
         _check(site, outputs)
         return outputs

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from kerasbn import _keras
-from kerasbn.errors import UnsupportedModelError, first_line
+from kerasbn.errors import UnsupportedModelError, quoted
 from kerasbn.graph.model import LayerSpec
 
 _WRAPPED: Mapping[type, Mapping[str, str]] = {
@@ -68,7 +68,7 @@ def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
     except Exception as error:
         raise UnsupportedModelError(
             f"Layer {layer.name!r} ({type(layer).__name__}) cannot be rebuilt from its configuration: "
-            f"{first_line(error)}. Give the class a get_config that its __init__ understands, or rewrite with "
+            f"{quoted(error)}. Give the class a get_config that its __init__ understands, or rewrite with "
             "copy=False, which reuses the layer as it is."
         ) from error
     if type(twin) is not type(layer):

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from kerasbn import _keras
-from kerasbn.errors import UnsupportedModelError
+from kerasbn.errors import UnsupportedModelError, quoted
 from kerasbn.graph.clone import revived, take_names_and_policies, weight_pairs
 
 
@@ -81,7 +81,9 @@ def _copied(model: keras.Model) -> keras.Model:
             twin.build(_keras.built_shapes(model))
     except Exception as error:
         raise _refusal(
-            model, f"cannot be made again from its configuration: {error}", "Give it a get_config, or pass copy=False."
+            model,
+            f"cannot be made again from its configuration: {quoted(error)}",
+            "Give it a get_config, or pass copy=False.",
         ) from error
     take_names_and_policies(model, twin)
     return twin
@@ -91,7 +93,7 @@ def _called(twin: keras.Model, model: keras.Model, inputs: Any, **arguments: Any
     try:
         outputs = twin.call(inputs, **arguments)
     except Exception as error:
-        raise _refusal(model, f"cannot be called on symbolic inputs, at {_where(error)}: {error}") from error
+        raise _refusal(model, f"cannot be called on symbolic inputs, at {_where(error)}: {quoted(error)}") from error
     if not all(isinstance(output, keras.KerasTensor) for output in keras.tree.flatten(outputs)):
         raise _refusal(model, "returns something else than tensors from its call")
     return outputs

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from kerasbn import _keras
-from kerasbn.errors import OptionError, UnsupportedModelError
+from kerasbn.errors import OptionError, UnsupportedModelError, quoted
 from kerasbn.graph.build import Built
 from kerasbn.options import Options
 from kerasbn.training.optimizer import Tempo, carry_progress, leaves, successor_of
@@ -76,6 +76,7 @@ def _own(metric: Any) -> Any:
         return type(metric).from_config(metric.get_config())
     except Exception as error:
         raise UnsupportedModelError(
-            f"Metric {metric.name!r} ({type(metric).__name__}) cannot be rebuilt from its configuration: {error}. "
-            "Give the class a get_config that its __init__ understands, or compile the model without it."
+            f"Metric {metric.name!r} ({type(metric).__name__}) cannot be rebuilt from its configuration: "
+            f"{quoted(error)}. Give the class a get_config that its __init__ understands, or compile the model without "
+            "it."
         ) from error

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from kerasbn import _keras
-from kerasbn.errors import OptionError, first_line
+from kerasbn.errors import OptionError, quoted
 from kerasbn.progress import shown
 
 _BATCH = 32
@@ -36,7 +36,7 @@ def batches(model: keras.Model, data: Any, doing: str, steps: int | None = None)
         source, count = _keras.batches_of(data, batch_size=next((spec.shape[0] for spec in specs), None) or _BATCH)
     except Exception as error:
         raise OptionError(
-            f"Option data cannot be taken batch by batch: {first_line(error)}. It must be arrays in the structure "
+            f"Option data cannot be taken batch by batch: {quoted(error)}. It must be arrays in the structure "
             "of the model's inputs, a tf.data.Dataset, a keras.utils.PyDataset, or a generator of batches."
         ) from error
     empty = True
@@ -59,7 +59,7 @@ def _tensors(model: keras.Model, inputs: Any) -> list[Any]:
     try:
         tensors = _keras.standardized_inputs(_keras.functional_of(model), inputs)
     except Exception as error:
-        raise _misfit(model, first_line(error)) from error
+        raise _misfit(model, quoted(error)) from error
     for spec, tensor in zip(specs, tensors, strict=True):
         expected, got = tuple(spec.shape[1:]), tuple(tensor.shape[1:])
         if any(size not in (None, own) for size, own in zip(expected, got, strict=True)):

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from kerasbn import _keras
-from kerasbn.errors import OptionError, first_line
+from kerasbn.errors import OptionError, quoted
 from kerasbn.progress import shown
 from kerasbn.training.optimizer import leaves, successor_of
 from kerasbn.training.restoring import restored
@@ -169,7 +169,7 @@ def _endless(data: Any, batch_size: int) -> Iterator[Any]:
             batches, _ = _keras.batches_of(*(data if arrays else (data,)), batch_size=batch_size, shuffle=arrays)
         except Exception as error:
             raise OptionError(
-                f"Option data cannot be taken batch by batch: {first_line(error)}. It must be arrays (x, y), a "
+                f"Option data cannot be taken batch by batch: {quoted(error)}. It must be arrays (x, y), a "
                 "tf.data.Dataset, a keras.utils.PyDataset, or a generator of batches."
             ) from error
         for batch in batches:

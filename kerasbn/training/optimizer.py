@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import keras
 
 from kerasbn import _keras
-from kerasbn.errors import UnsupportedModelError
+from kerasbn.errors import UnsupportedModelError, quoted
 from kerasbn.options import Options
 from kerasbn.training.schedules import scaled
 
@@ -65,7 +65,8 @@ def successor_of(optimizer: keras.optimizers.Optimizer, tempo: Tempo = SAME, *, 
     except Exception as error:
         raise UnsupportedModelError(
             f"Optimizer {optimizer.name!r} ({type(optimizer).__name__}) cannot be rebuilt from its configuration: "
-            f"{error}. Give the class a get_config that its __init__ understands, or compile the model with another."
+            f"{quoted(error)}. Give the class a get_config that its __init__ understands, or compile the model with "
+            "another."
         ) from error
 
 

@@ -153,7 +153,7 @@ def test_what_is_our_own_fault_is_one_line_too(command, monkeypatch):
     monkeypatch.setattr(job, "load", broken)
     status, out, errors = command("m.keras", "--dry-run")
     assert (status, out) == (2, "")
-    assert errors == ["kerasbn-rewrite: RuntimeError: one two Please report this, with what -v prints."]
+    assert errors == ["kerasbn-rewrite: RuntimeError: one two. Please report this, with what -v prints."]
     with pytest.raises(RuntimeError):
         command("m.keras", "--dry-run", "-v")
 
