@@ -390,6 +390,47 @@ class Distilled(keras.Model):
         return {"steps": 1.0}
 
 
+def _adapted(layer):
+    layer.enable_lora(2)
+    for weight in layer.trainable_variables:
+        weight.assign(np.random.default_rng(4).normal(size=weight.shape))
+
+
+SECOND_FORMS = {"LoRA": _adapted, "int8": lambda layer: layer.quantize("int8")}
+
+
+@pytest.mark.parametrize("copy", [True, False], ids=["copy", "reuse"])
+@pytest.mark.parametrize("form", SECOND_FORMS)
+def test_layers_that_were_adapted_or_quantized(form, copy):
+    source = randomize(_mlp())
+    SECOND_FORMS[form](source.get_layer("a"))
+    result = kerasbn.rewrite(source, copy=copy)
+    assert names(result) == "a a_bn a_activation b b_bn head"
+    assert result.get_layer("a").dtype_policy == source.get_layer("a").dtype_policy
+    assert not any(result.get_layer(name).quantization_mode for name in ("a_bn", "a_activation"))
+    assert_same_function(source, result)
+
+
+@keras.saving.register_keras_serializable("tests.rewrite")
+class Amplified(L.Dense):
+    """One whose weights another thing than its configuration decides on."""
+
+    with_gain = False
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        if self.with_gain:
+            self.gain = self.add_weight(shape=(), name="gain", initializer="ones")
+
+
+def test_layers_that_get_other_weights_when_they_are_made_again(monkeypatch):
+    source = sequential(Amplified(8, kernel_regularizer="l2", name="a"))
+    source.compile("sgd", "mse")
+    monkeypatch.setattr(Amplified, "with_gain", True)
+    with pytest.raises(kerasbn.UnsupportedModelError, match=r"'a' \(Amplified\).* 'gain' .*get_config"):
+        kerasbn.rewrite(source, weight_decay_scale=0.2, copy=False)
+
+
 class Configured(keras.Model):
     """A Functional model that makes its own graph."""
 

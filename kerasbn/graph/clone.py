@@ -120,7 +120,11 @@ def weight_pairs(source: keras.layers.Layer, twin: keras.layers.Layer) -> Iterat
 
 
 def initial_values(spec: LayerSpec, layer: keras.layers.Layer) -> Iterator[tuple[keras.Variable, Any]]:
-    """Each variable of a new layer that starts from a given value, with that value."""
+    """Each variable of a new layer that starts from a given value, with that value.
+
+    Raises:
+        UnsupportedModelError: if the layer has a variable that the one which it is made from has not.
+    """
     origin = spec.origin
     inherited = {} if origin is None else _by_place(origin)
     for place, variable in _by_place(layer).items():
@@ -128,6 +132,20 @@ def initial_values(spec: LayerSpec, layer: keras.layers.Layer) -> Iterator[tuple
             yield variable, spec.values[variable.name]()
         elif place in inherited:
             yield variable, inherited[place]
+        elif origin is not None:
+            raise UnsupportedModelError(
+                f"Layer {origin.name!r} ({type(origin).__name__}), made again with another config, has a weight "
+                f"{variable.name!r} that the one in the model lacks. Leave out the option that changes the layer, or "
+                "give it a get_config that tells of its weights."
+            )
+
+
+def float_policy(layer: keras.layers.Layer) -> keras.DTypePolicy:
+    """The dtype policy for a layer made to stand beside this one: the same, less any quantization."""
+    policy = layer.dtype_policy
+    if policy.quantization_mode:
+        return keras.DTypePolicy(policy.name.rpartition("_from_")[2])
+    return policy
 
 
 def take_names_and_policies(source: keras.layers.Layer, twin: keras.layers.Layer) -> None:

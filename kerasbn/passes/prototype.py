@@ -22,7 +22,7 @@ from typing import Any
 import keras
 
 from kerasbn.errors import OptionError
-from kerasbn.graph.clone import constructor_arguments
+from kerasbn.graph.clone import constructor_arguments, float_policy
 from kerasbn.graph.model import LayerSpec
 from kerasbn.layers import BatchNormalization
 from kerasbn.options import Options
@@ -92,15 +92,9 @@ class Prototype:
             config["axis"] = axis
         if like is not None:
             config["trainable"] = like.trainable
-            config["dtype"] = _float_policy(like)
+            config["dtype"] = float_policy(like)
         exact = self.preserve and isinstance(self.layer, keras.layers.BatchNormalization)
         return LayerSpec(type(self.layer), config, values=_identity(self.layer, bias) if exact else {})
-
-
-def _float_policy(layer: keras.layers.Layer) -> keras.DTypePolicy:
-    """The layer's dtype policy, less any quantization."""
-    policy = layer.dtype_policy
-    return keras.DTypePolicy(layer.compute_dtype) if policy.quantization_mode else policy
 
 
 def _identity(norm: keras.layers.BatchNormalization, bias: keras.Variable | None) -> Mapping[str, Callable[[], Any]]:

@@ -12,7 +12,7 @@ from typing import cast
 import keras
 
 from kerasbn.catalog import activations
-from kerasbn.graph.clone import spec_of
+from kerasbn.graph.clone import float_policy, spec_of
 from kerasbn.graph.edit import Insert, Replace
 from kerasbn.graph.model import Graph, LayerSpec, core_of
 from kerasbn.passes.naming import Names
@@ -44,7 +44,7 @@ def split_activation(graph: Graph, placements: Placements, names: Names) -> Prop
                 "activation": core.activation,
                 "activity_regularizer": core.activity_regularizer,
                 "trainable": layer.trainable,
-                "dtype": layer.dtype_policy,
+                "dtype": float_policy(layer),
             },
         )
         edits.append(
