@@ -18,35 +18,35 @@ if TYPE_CHECKING:
     from kerasbn.exporters import ExportReport as ExportReport
     from kerasbn.exporters import export as export
     from kerasbn.passes.proposal import Edit as Edit
-    from kerasbn.passes.proposal import Reason as Reason
     from kerasbn.passes.proposal import Skip as Skip
+    from kerasbn.passes.reasons import Reason as Reason
     from kerasbn.planner import Plan as Plan
     from kerasbn.planner import fold as fold
     from kerasbn.planner import plan as plan
     from kerasbn.planner import rewrite as rewrite
-    from kerasbn.training.calibration import calibrate as calibrate
-    from kerasbn.training.learning_rate import LearningRateCurve as LearningRateCurve
-    from kerasbn.training.learning_rate import find_learning_rate as find_learning_rate
-    from kerasbn.training.variance_shift import variance_shift as variance_shift
+    from kerasbn.range_test.learning_rate import LearningRateCurve as LearningRateCurve
+    from kerasbn.range_test.learning_rate import find_learning_rate as find_learning_rate
+    from kerasbn.statistics.calibration import calibrate as calibrate
+    from kerasbn.statistics.variance_shift import variance_shift as variance_shift
 
 # Imported on first use: `kerasbn-rewrite --help` answers without TensorFlow.
 _LAZY = {
     "Edit": "kerasbn.passes.proposal",
     "ExportReport": "kerasbn.exporters",
-    "LearningRateCurve": "kerasbn.training.learning_rate",
+    "LearningRateCurve": "kerasbn.range_test.learning_rate",
     "Plan": "kerasbn.planner",
-    "Reason": "kerasbn.passes.proposal",
+    "Reason": "kerasbn.passes.reasons",
     "Skip": "kerasbn.passes.proposal",
-    "calibrate": "kerasbn.training.calibration",
+    "calibrate": "kerasbn.statistics.calibration",
     "callbacks": "kerasbn.callbacks",
     "export": "kerasbn.exporters",
-    "find_learning_rate": "kerasbn.training.learning_rate",
+    "find_learning_rate": "kerasbn.range_test.learning_rate",
     "fold": "kerasbn.planner",
     "layers": "kerasbn.layers",
     "plan": "kerasbn.planner",
     "recipes": "kerasbn.recipes",
     "rewrite": "kerasbn.planner",
-    "variance_shift": "kerasbn.training.variance_shift",
+    "variance_shift": "kerasbn.statistics.variance_shift",
 }
 
 __all__ = [

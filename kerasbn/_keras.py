@@ -95,11 +95,6 @@ def output_structure(functional: Functional) -> Any:
     return functional._outputs_struct
 
 
-def sequential_input_layer(model: keras.Sequential) -> keras.layers.InputLayer:
-    """`Sequential.layers` leaves the input layer out, `Sequential._layers` has it."""
-    return model._layers[0]
-
-
 def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """A layer and all that it holds, itself first."""
     return list(layer._flatten_layers())

@@ -1,29 +1,16 @@
-"""What reaches the layers of a model while it trains, shown in TensorBoard.
-
-Figure 1 of Ioffe & Szegedy (2015) follows the {15, 50, 85}th percentiles of what one sigmoid gets in
-the course of training. Without batch normalization they drift; with it they hardly do.
-"""
+"""What `fit` can be given: `keras.callbacks.Callback`s."""
 
 from __future__ import annotations
 
-import fnmatch
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from kerasbn.catalog.roles import Role, role_of
 from kerasbn.errors import OptionError
-from kerasbn.graph.model import CallSite, Graph
-from kerasbn.graph.read import read
-from kerasbn.graph.run import Runner, call_at_inference
-from kerasbn.training.data import batches
-from kerasbn.training.moments import Array, array_of
-
-_STATISTICS = ("moving_mean", "moving_variance", "gamma", "beta")
+from kerasbn.statistics.percentiles import Watch, check_percentiles
 
 
 class InputPercentiles(keras.callbacks.Callback):
@@ -77,7 +64,7 @@ class InputPercentiles(keras.callbacks.Callback):
         super().__init__()
         if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
             raise OptionError(f"Option steps is {steps!r}; it must be a positive number of steps, or None.")
-        _check_percentiles(percentiles)
+        check_percentiles(percentiles)
         self._log_dir = Path(log_dir)
         self._data = data
         self._layers = layers if layers is None or isinstance(layers, str) else tuple(layers)
@@ -119,10 +106,9 @@ class InputPercentiles(keras.callbacks.Callback):
     def _log(self) -> None:
         import tensorflow as tf
 
-        graph = read(self.model)
-        chosen = _chosen(graph, self._layers)
-        seen = {f"inputs/{address}": values for address, values in _inputs(graph, chosen, self._data, self._channel)}
-        seen |= dict(_statistics(chosen, self._channel))
+        watch = Watch(self.model, self._layers, self._channel)
+        seen = {f"inputs/{address}": values for address, values in watch.inputs(self._data)}
+        seen |= dict(watch.statistics())
         # What tf.summary.scalar writes, which needs TensorBoard to be installed where the training runs.
         kind = tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
         scalar = tf.compat.v1.SummaryMetadata(plugin_data=kind, data_class="DATA_CLASS_SCALAR")
@@ -132,96 +118,3 @@ class InputPercentiles(keras.callbacks.Callback):
                 for tag, values in seen.items():
                     tf.summary.write(tag, np.float32(np.percentile(values, percentile)), metadata=scalar)
             writer.flush()
-
-
-def input_percentiles(
-    model: keras.Model,
-    data: Any,
-    layers: str | Iterable[str] | None = None,
-    percentiles: Sequence[float] = (15, 50, 85),
-    channel: int | None = None,
-) -> Mapping[str, Array]:
-    """Percentiles of what layers get, in inference mode.
-
-    Args:
-        model: A Sequential or Functional model.
-        data: Arrays in the structure of the model's inputs.
-        layers: Which layers, as for `InputPercentiles`.
-        percentiles: Which percentiles, in [0, 100]. Defaults to `(15, 50, 85)`.
-        channel: The channel to look at, as for `InputPercentiles`.
-
-    Returns:
-        The percentiles of each call site, by its address, such as `"conv2_activation#0"`.
-
-    Raises:
-        OptionError: for a glob that matches no layer, percentiles outside of [0, 100], and data
-            that does not fit the model.
-        UnsupportedModelError: for a model that is neither Sequential nor Functional.
-    """
-    _check_percentiles(percentiles)
-    graph = read(model)
-    inputs = _inputs(graph, _chosen(graph, layers), data, channel)
-    return {address: np.percentile(values, percentiles) for address, values in inputs}
-
-
-def _check_percentiles(percentiles: Sequence[float]) -> None:
-    if not percentiles or not all(0 <= percentile <= 100 for percentile in percentiles):
-        raise OptionError(
-            f"Option percentiles is {percentiles!r}; it must be numbers in [0, 100], such as (15, 50, 85)."
-        )
-
-
-def _chosen(graph: Graph, layers: str | Iterable[str] | None) -> tuple[CallSite, ...]:
-    """The call sites to look at."""
-    sites = tuple(site for site in graph.walk() if not isinstance(site.operation, Graph) and site.inputs)
-    if layers is None:
-        watched = {Role.ACTIVATION, Role.BATCH_NORMALIZATION}
-        return tuple(site for site in sites if role_of(site.operation) in watched)
-    globs = (layers,) if isinstance(layers, str) else tuple(layers)
-    for glob in globs:
-        if not any(fnmatch.fnmatchcase(site.path, glob) for site in sites):
-            raise OptionError(
-                f"Option layers holds {glob!r}, which matches no layer of model {graph.name!r}. Layers are matched by "
-                f"their path, such as {sites[0].path if sites else 'conv1'!r}."
-            )
-    return tuple(site for site in sites if any(fnmatch.fnmatchcase(site.path, glob) for glob in globs))
-
-
-def _inputs(graph: Graph, chosen: Iterable[CallSite], data: Any, channel: int | None) -> Iterator[tuple[str, Array]]:
-    """What each of the chosen call sites gets. One in a model that is called again has it all."""
-    addresses = {site.address for site in chosen}
-    seen: dict[str, list[Array]] = defaultdict(list)
-
-    def call(site: CallSite, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if site.address in addresses:
-            values = array_of(keras.tree.flatten((args, kwargs))[0])
-            seen[site.address].append(_of_channel(site, values, channel).ravel())
-        return call_at_inference(site, args, kwargs)
-
-    runner = Runner(graph, lambda site: site.address in addresses)
-    (inputs,) = batches(graph.model, iter([(data,)]), "Looking at the layers")
-    with keras.StatelessScope():  # no state of a recurrent layer is written
-        runner.advance(runner.start(inputs), call)
-    return ((address, np.concatenate(parts)) for address, parts in seen.items())
-
-
-def _of_channel(site: CallSite, values: Array, channel: int | None) -> Array:
-    if channel is None:
-        return values
-    axis = getattr(site.operation, "axis", -1) if role_of(site.operation) is Role.BATCH_NORMALIZATION else -1
-    if not -values.shape[axis] <= channel < values.shape[axis]:
-        raise OptionError(
-            f"Option channel is {channel}, but {site.address} has {values.shape[axis]} channels. "
-            "Choose layers that have it, or leave it out to pool all channels."
-        )
-    return np.take(values, [channel], axis)
-
-
-def _statistics(chosen: Iterable[CallSite], channel: int | None) -> Iterator[tuple[str, Array]]:
-    """Moving averages and weights of the batch normalizations among the chosen."""
-    for site in chosen:
-        if role_of(site.operation) is Role.BATCH_NORMALIZATION:
-            for name in _STATISTICS:
-                if (variable := getattr(site.operation, name, None)) is not None:
-                    values = array_of(variable)
-                    yield f"{name}/{site.path}", values if channel is None else values[channel : channel + 1]

@@ -15,15 +15,11 @@ import keras
 
 from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError
-from kerasbn.graph.build import build
 from kerasbn.graph.clone import constructor_arguments
 from kerasbn.graph.edit import Replace, apply
 from kerasbn.graph.model import Graph, LayerSpec
-from kerasbn.graph.read import read
-from kerasbn.graph.trace import is_traceable, trace
-from kerasbn.layers import BatchNormalization
-from kerasbn.options import Options
-from kerasbn.training.compilation import carry_over_compilation
+from kerasbn.serializable import BatchNormalization
+from kerasbn.source.source import Source
 
 _OURS_ALONE = ("virtual_batch_size", "unbiased_variance", "zero_debias")
 
@@ -98,16 +94,11 @@ def _converted(
     everywhere: bool = False,
 ) -> keras.Model:
     """A model with a successor for each layer of just this kind; `everywhere` refuses to leave one inside another."""
-    traced = trace(model, copy=copy) if is_traceable(model) else None
-    graph = read(model if traced is None else traced.model)
+    source = Source.of(model, copy=copy)
     if everywhere:
-        _refuse_inside_others(graph, kind)
-    layers = [layer for _, layer in graph.layers() if type(layer) is kind]
-    built = build(apply(graph, [Replace(layer, successor(layer)) for layer in layers]), copy=copy)
-    if traced is not None:
-        built = built.seen_from(traced.sources)
-    carry_over_compilation(model, built, Options())
-    return built.model
+        _refuse_inside_others(source.graph, kind)
+    layers = [layer for _, layer in source.graph.layers() if type(layer) is kind]
+    return source.build(apply(source.graph, [Replace(layer, successor(layer)) for layer in layers])).model
 
 
 def _refuse_inside_others(graph: Graph, kind: type[keras.layers.Layer]) -> None:
@@ -115,7 +106,7 @@ def _refuse_inside_others(graph: Graph, kind: type[keras.layers.Layer]) -> None:
         for inner in _keras.sublayers(outer)[1:]:
             if type(inner) is kind:
                 raise UnsupportedModelError(
-                    f"Layer {path!r} ({type(outer).__name__}) holds {inner.name!r}, a kerasbn.layers."
-                    f"{kind.__name__}, inside, where it cannot be replaced. Build {path!r} with a keras.layers."
-                    f"{kind.__name__} and copy its weights."
+                    f"Layer {path!r} ({type(outer).__name__}) holds {inner.name!r}, a {kind.__name__} of kerasbn's, "
+                    f"inside, where it cannot be replaced. Build {path!r} with a keras.layers.{kind.__name__} and "
+                    "copy its weights."
                 )

@@ -1,113 +1,143 @@
-"""The options of `kerasbn.plan` and `kerasbn.rewrite`, checked before anything else happens."""
+"""The options of `kerasbn.plan` and `kerasbn.rewrite`: declared once, and checked before anything else happens.
+
+`Options` is the one declaration. The signatures of the verbs, the checks, what the command line
+offers and the keys of its configuration file all follow from it.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-from collections.abc import Iterable
-from typing import Any, Literal, get_args
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal, TypedDict, cast, get_args, get_origin, get_type_hints
 
 from kerasbn.errors import OptionError
 
 Position = Literal["auto", "before", "after", "none"]
 RulePosition = Literal["auto", "before", "after", "none", "skip"]
-Dropout = Literal["redundant", "all", "none"]
-Shared = Literal["per_call", "shared"]
-LocalResponse = Literal["keep", "remove"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """Checked options.
+class Options(TypedDict, total=False):
+    """Options by name. Once checked, all of them are there."""
 
-    Attributes:
-        position: Where batch normalization goes relative to the activation.
-        rules: Pairs of a glob over layer paths and a position, or `"skip"`. The first match wins.
-        norm: The layer whose configuration every inserted layer gets, `None` for kerasbn's own.
-        dropout: Which Dropout goes.
-        normalize_inputs: Whether the inputs of the model are normalized as well.
-        local_response_normalization: Whether it goes.
-        learning_rate_scale: What the compiled optimizer's learning rate is multiplied by.
-        weight_decay_scale: What weight decay and L1 and L2 regularizers are multiplied by.
-        decay_speedup: How many times as fast the learning rate decays.
-        data: A sample of inputs that inserted layers take their first statistics from.
-        preserve: Whether inserted layers start as the identity at inference.
-        shared: Whether a layer called k times gets k normalizations or one.
-        fold: Whether batch normalization is folded away instead of inserted.
-        copy: Whether the result owns copies of all weights.
-    """
-
-    position: Position = "auto"
-    rules: tuple[tuple[str, RulePosition], ...] = ()
-    norm: Any = None
-    dropout: Dropout = "redundant"
-    normalize_inputs: bool = False
-    local_response_normalization: LocalResponse = "keep"
-    learning_rate_scale: float | None = None
-    weight_decay_scale: float | None = None
-    decay_speedup: float | None = None
-    data: Any = dataclasses.field(default=None, repr=False, compare=False)
-    preserve: bool = True
-    shared: Shared = "per_call"
-    fold: bool = False
-    copy: bool = True
-
-    def __post_init__(self) -> None:
-        _check_choice("position", self.position, get_args(Position))
-        _check_choice("dropout", self.dropout, get_args(Dropout))
-        _check_choice("shared", self.shared, get_args(Shared))
-        _check_choice("local_response_normalization", self.local_response_normalization, get_args(LocalResponse))
-        _check_flag("normalize_inputs", self.normalize_inputs)
-        _check_flag("preserve", self.preserve)
-        _check_flag("fold", self.fold)
-        _check_flag("copy", self.copy)
-        object.__setattr__(self, "rules", tuple(_checked_rules(self.rules)))
-        if isinstance(self.data, str | bytes | int | float):
-            raise OptionError(
-                f"Option data is {self.data!r}; it must be a sample of inputs: arrays, a dataset, or None."
-            )
-        for option in ("learning_rate_scale", "weight_decay_scale", "decay_speedup"):
-            if getattr(self, option) is not None:
-                _check_positive(option, getattr(self, option))
-        inserting = self.position in ("before", "after") or self.rules or self.normalize_inputs
-        if self.fold and (inserting or self.data is not None):
-            raise OptionError(
-                "Option fold takes batch normalization out, so nothing is inserted: leave position, rules, "
-                "normalize_inputs and data out. To do both, fold what kerasbn.rewrite returns."
-            )
+    position: Position
+    """Where batch normalization goes relative to the activation."""
+    rules: Sequence[tuple[str, RulePosition]]
+    """Pairs of a glob over layer paths and a position, or `"skip"`. The first match wins."""
+    norm: Any
+    """The layer whose configuration every inserted layer gets, `None` for kerasbn's own."""
+    dropout: Literal["redundant", "all", "none"]
+    """Which Dropout goes."""
+    normalize_inputs: bool
+    """Whether the inputs of the model are normalized as well."""
+    local_response_normalization: Literal["keep", "remove"]
+    """Whether it goes."""
+    learning_rate_scale: float | None
+    """What the compiled optimizer's learning rate is multiplied by."""
+    weight_decay_scale: float | None
+    """What weight decay and L1 and L2 regularizers are multiplied by."""
+    decay_speedup: float | None
+    """How many times as fast the learning rate decays."""
+    data: Any
+    """A sample of inputs that inserted layers take their first statistics from."""
+    preserve: bool
+    """Whether inserted layers start as the identity at inference."""
+    shared: Literal["per_call", "shared"]
+    """Whether a layer called k times gets k normalizations or one."""
+    fold: bool
+    """Whether batch normalization is folded away instead of inserted."""
+    copy: bool
+    """Whether the result owns copies of all weights."""
 
 
-def options_from(**keywords: Any) -> Options:
-    """Options by keyword.
+DEFAULTS: Options = {
+    "position": "auto",
+    "rules": (),
+    "norm": None,
+    "dropout": "redundant",
+    "normalize_inputs": False,
+    "local_response_normalization": "keep",
+    "learning_rate_scale": None,
+    "weight_decay_scale": None,
+    "decay_speedup": None,
+    "data": None,
+    "preserve": True,
+    "shared": "per_call",
+    "fold": False,
+    "copy": True,
+}
+
+OF_THE_OPTIMIZER: tuple[Literal["learning_rate_scale", "weight_decay_scale", "decay_speedup"], ...] = (
+    "learning_rate_scale",
+    "weight_decay_scale",
+    "decay_speedup",
+)
+"""The options that change the compiled optimizer."""
+
+RULE_POSITIONS: tuple[str, ...] = get_args(RulePosition)
+"""The positions that a rule can ask for."""
+
+_TYPES: Mapping[str, Any] = get_type_hints(Options)
+
+
+def choices(option: str) -> tuple[str, ...]:
+    """The values that an option of words can take."""
+    return get_args(_TYPES[option])
+
+
+def checked(given: Mapping[str, Any]) -> Options:
+    """All options, those that were given and the defaults of the others. They cannot be changed.
 
     Raises:
         OptionError: for a name that is no option, or a value that the option cannot take.
     """
-    names = [field.name for field in dataclasses.fields(Options)]
-    for keyword in keywords:
-        if keyword not in names:
-            close = difflib.get_close_matches(keyword, names, 1)
-            hint = f"Did you mean {close[0]!r}?" if close else f"The options are {', '.join(names)}."
-            raise OptionError(f"Unknown option {keyword!r}. {hint}")
-    return Options(**keywords)
+    check_names(given)
+    options = {**DEFAULTS, **given}
+    for name, value in options.items():
+        _check(name, value)
+    options["rules"] = tuple(_checked_rules(options["rules"]))
+    inserting = options["position"] in ("before", "after") or options["rules"] or options["normalize_inputs"]
+    if options["fold"] and (inserting or options["data"] is not None):
+        raise OptionError(
+            "Option fold takes batch normalization out, so nothing is inserted: leave position, rules, "
+            "normalize_inputs and data out. To do both, fold what kerasbn.rewrite returns."
+        )
+    return cast("Options", MappingProxyType(options))
 
 
-def _check_choice(option: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise OptionError(f"Option {option} is {value!r}; it must be one of {', '.join(map(repr, choices))}.")
+def check_names(names: Iterable[str]) -> None:
+    """Refuse what is no option.
+
+    Raises:
+        OptionError: for the first name that is none, with the option that is closest to it.
+    """
+    for name in names:
+        if name not in DEFAULTS:
+            close = difflib.get_close_matches(name, DEFAULTS, 1)
+            hint = f"Did you mean {close[0]!r}?" if close else f"The options are {', '.join(DEFAULTS)}."
+            raise OptionError(f"Unknown option {name!r}. {hint}")
 
 
-def _check_flag(option: str, value: Any) -> None:
-    if not isinstance(value, bool):
+def _check(option: str, value: Any) -> None:
+    """Refuse a value that is not of the declared type of an option."""
+    declared = _TYPES[option]
+    if get_origin(declared) is Literal and value not in get_args(declared):
+        raise OptionError(
+            f"Option {option} is {value!r}; it must be one of {', '.join(map(repr, get_args(declared)))}."
+        )
+    if declared is bool and not isinstance(value, bool):
         raise OptionError(f"Option {option} is {value!r}; it must be True or False.")
-
-
-def _check_positive(option: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+    if declared == float | None and value is not None and not _is_positive(value):
         raise OptionError(f"Option {option} is {value!r}; it must be a positive number, such as 5.0, or None.")
+    if option == "data" and isinstance(value, str | bytes | int | float):
+        raise OptionError(f"Option data is {value!r}; it must be a sample of inputs: arrays, a dataset, or None.")
 
 
-def _checked_rules(rules: Any) -> Iterable[tuple[str, RulePosition]]:
+def _is_positive(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | float) and 0 < value < float("inf")
+
+
+def _checked_rules(rules: Any) -> Iterator[tuple[str, RulePosition]]:
     remedy = "rules must be pairs such as ('stage1/*', 'after')"
     if isinstance(rules, str | bytes) or not isinstance(rules, Iterable):
         raise OptionError(f"Option rules is {rules!r}; {remedy}.")
@@ -115,7 +145,7 @@ def _checked_rules(rules: Any) -> Iterable[tuple[str, RulePosition]]:
         if not isinstance(rule, tuple | list) or len(rule) != 2 or not isinstance(rule[0], str):
             raise OptionError(f"Option rules holds {rule!r}; {remedy}.")
         glob, position = rule
-        if position not in get_args(RulePosition):
-            choices = ", ".join(map(repr, get_args(RulePosition)))
-            raise OptionError(f"Rule {glob!r} has the position {position!r}; it must be one of {choices}.")
+        if position not in RULE_POSITIONS:
+            listed = ", ".join(map(repr, RULE_POSITIONS))
+            raise OptionError(f"Rule {glob!r} has the position {position!r}; it must be one of {listed}.")
         yield glob, position

@@ -1,35 +1,27 @@
-"""Plans: what is going to happen to a model, and the doing of it."""
+"""Plans: what is going to happen to a model, and the verbs that make them."""
 
 from __future__ import annotations
 
 import dataclasses
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import Any, Unpack
 
 import keras
 
 from kerasbn.catalog.roles import NORMALIZING, role_of
-from kerasbn.graph.build import build
-from kerasbn.graph.edit import apply
-from kerasbn.graph.model import Graph, LayerSpec
-from kerasbn.graph.read import read
-from kerasbn.graph.trace import Traced, is_traceable, trace
-from kerasbn.options import Options, options_from
-from kerasbn.passes.fold_normalization import INFERENCE_MODEL, fold_normalization
-from kerasbn.passes.insert_normalization import insert_normalization
-from kerasbn.passes.naming import Names
-from kerasbn.passes.normalize_inputs import normalize_inputs
-from kerasbn.passes.placement import place
-from kerasbn.passes.proposal import Edit, Proposals, Skip
-from kerasbn.passes.scale_regularizers import scale_regularizers
-from kerasbn.passes.split_activation import split_activation
-from kerasbn.passes.strip_dropout import strip_dropout
-from kerasbn.passes.strip_local_response import strip_local_response
+from kerasbn.compilation.compiled import check_compilation, notes_on_compilation
+from kerasbn.compilation.optimizer import Tempo
+from kerasbn.graph.edit import Insert, apply
+from kerasbn.graph.model import LayerSpec
+from kerasbn.options import Options, checked
+from kerasbn.passes.fold_normalization import INFERENCE_MODEL
+from kerasbn.passes.pipeline import propose
+from kerasbn.passes.proposal import Edit, Skip
 from kerasbn.plan_table import table_of
-from kerasbn.training.compilation import carry_over_compilation, check_compilation, notes_on_compilation
-from kerasbn.training.statistics import start_from_measured
+from kerasbn.source.source import Source
+from kerasbn.statistics.measured import start_from_measured
 
 _PAST = {"insert": "inserted", "remove": "removed", "replace": "replaced", "fold": "folded"}
 
@@ -51,9 +43,7 @@ class Plan:
     edits: tuple[Edit, ...]
     skips: tuple[Skip, ...]
     notes: tuple[str, ...]
-    _graph: Graph = dataclasses.field(repr=False)
-    _order: Mapping[str, int] = dataclasses.field(repr=False)
-    _traced: Traced | None = dataclasses.field(repr=False)
+    _source: Source = dataclasses.field(repr=False)
 
     def apply(self) -> keras.Model:
         """Make the rewritten model.
@@ -64,21 +54,18 @@ class Plan:
         Raises:
             UnsupportedModelError: if a layer cannot be carried over faithfully.
         """
-        built = build(self._graph, copy=self.options.copy)
-        if self.options.data is not None:
-            norms = {built.made[spec] for spec in _inserted(self._graph)}
-            start_from_measured(built.model, norms, self.options.data, preserve=self.options.preserve)
-        if self._traced is not None:
-            built = built.seen_from(self._traced.sources)
-        carry_over_compilation(self.model, built, self.options)
+        graph = apply(self._source.graph, (change for edit in self.edits for change in edit.changes))
+        built = self._source.build(graph, Tempo.asked_for(self.options))
+        if self.options["data"] is not None:
+            norms = {built.made[spec] for spec in _inserted(self.edits)}
+            start_from_measured(built.model, norms, self.options["data"], preserve=self.options["preserve"])
         return built.model
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain data, ready for JSON."""
-        options = dataclasses.asdict(dataclasses.replace(self.options, norm=None, data=None))
+        options = {**self.options, "rules": [list(rule) for rule in self.options["rules"]]}
         for name in ("norm", "data"):
-            value = getattr(self.options, name)
-            options[name] = None if value is None else type(value).__name__
+            options[name] = None if options[name] is None else type(options[name]).__name__
         return {
             "model": self.model.name,
             "options": options,
@@ -88,9 +75,10 @@ class Plan:
         }
 
     def __str__(self) -> str:
+        order = _order(self._source)
         rows: list[tuple[str, str, str]] = [(edit.site, edit.kind, edit.detail) for edit in self.edits]
         rows += [(skip.site, f"skip: {skip.reason.value}", skip.detail) for skip in self.skips]
-        rows.sort(key=lambda row: self._order[row[0]])
+        rows.sort(key=lambda row: order[row[0]])
         parts = [
             self.title,
             table_of(("call site", "what", "detail"), rows),
@@ -106,7 +94,7 @@ class Plan:
         return f"Plan for {self.model.name!r}: {counts}, {len(self.skips)} skipped"
 
 
-def plan(model: keras.Model, **options: Any) -> Plan:
+def plan(model: keras.Model, **options: Unpack[Options]) -> Plan:
     """Plan the rewriting of a model, without doing it.
 
     Args:
@@ -121,68 +109,36 @@ def plan(model: keras.Model, **options: Any) -> Plan:
         OptionError: if an option is not valid or does not fit the model.
         UnsupportedModelError: if the model is of a kind that cannot be rewritten.
     """
-    checked = options_from(**options)
-    traced = trace(model, copy=checked.copy) if is_traceable(model) else None
-    graph = read(model if traced is None else traced.model)
-    check_compilation(model, checked)
-    inputs = [value.spec.name for value in keras.tree.flatten(graph.inputs)]
-    order = {address: index for index, address in enumerate([*inputs, *graph.by_address])}
-    edits: list[Edit] = []
-    skips: list[Skip] = []
-    for propose in _folding(checked) if checked.fold else _inserting(graph, checked):
-        proposals = propose(graph)
-        graph = apply(graph, (change for edit in proposals.edits for change in edit.changes))
-        edits += proposals.edits
-        skips += proposals.skips
+    asked = checked(options)
+    source = Source.of(model, copy=asked["copy"])
+    check_compilation(model, asked)
+    draft = propose(source.graph, asked)
+    order = _order(source)
     return Plan(
         model=model,
-        options=checked,
-        edits=tuple(sorted(edits, key=lambda edit: order[edit.site])),
-        skips=tuple(sorted(skips, key=lambda skip: order[skip.site])),
+        options=asked,
+        edits=tuple(sorted(draft.edits, key=lambda edit: order[edit.site])),
+        skips=tuple(sorted(draft.skips, key=lambda skip: order[skip.site])),
         notes=(
-            *((INFERENCE_MODEL,) if checked.fold else ()),
-            *notes_on_compilation(model, checked, [spec.name for spec in _inserted(graph)]),
+            *((INFERENCE_MODEL,) if asked["fold"] else ()),
+            *notes_on_compilation(model, asked, [spec.name for spec in _inserted(draft.edits)]),
         ),
-        _graph=graph,
-        _order=order,
-        _traced=traced,
+        _source=source,
     )
 
 
-_Pass: TypeAlias = Callable[[Graph], Proposals]
+def _order(source: Source) -> Mapping[str, int]:
+    """The place of each call site in the model, by its address."""
+    return {address: index for index, address in enumerate(source.graph.by_address)}
 
 
-def _inserting(graph: Graph, options: Options) -> tuple[_Pass, ...]:
-    names = Names(graph)
-    placements = place(graph, options)
-    return (
-        lambda graph: Proposals(skips=placements.skips),
-        lambda graph: normalize_inputs(graph, names, options),
-        lambda graph: split_activation(graph, placements, names),
-        lambda graph: insert_normalization(graph, placements, names, options),
-        lambda graph: strip_local_response(graph, options),
-        lambda graph: strip_dropout(graph, options),
-        lambda graph: scale_regularizers(graph, options),
-    )
+def _inserted(edits: Iterable[Edit]) -> Iterable[LayerSpec]:
+    """The normalizations that are new, each once."""
+    layers = [change.layer for edit in edits for change in edit.changes if isinstance(change, Insert)]
+    return dict.fromkeys(layer for layer in layers if role_of(layer) in NORMALIZING)
 
 
-def _folding(options: Options) -> tuple[_Pass, ...]:
-    passes: tuple[_Pass, ...] = (
-        lambda graph: strip_local_response(graph, options),
-        lambda graph: strip_dropout(graph, options),
-        fold_normalization,
-        lambda graph: scale_regularizers(graph, options),
-    )
-    return passes if options.dropout != "none" else (passes[0], *passes[2:])
-
-
-def _inserted(graph: Graph) -> list[LayerSpec]:
-    """The normalizations that are new."""
-    specs = (operation for operation in graph.calls if isinstance(operation, LayerSpec))
-    return [spec for spec in specs if spec.origin is None and role_of(spec) in NORMALIZING]
-
-
-def rewrite(model: keras.Model, **options: Any) -> keras.Model:
+def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
     """Give a Keras model batch normalization.
 
     The source model stays as it is. The result keeps its class, name, inputs, outputs, weights and

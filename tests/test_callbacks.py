@@ -8,7 +8,8 @@ from keras import layers as L
 from tensorflow.python.summary.summary_iterator import summary_iterator
 
 import kerasbn
-from kerasbn.callbacks import InputPercentiles, input_percentiles
+from kerasbn.callbacks import InputPercentiles
+from kerasbn.statistics.percentiles import input_percentiles
 from tests.helpers import randomize, snapshot
 
 BATCH = np.random.default_rng(0).normal(2, 3, (50, 6)).astype("float32")

@@ -495,3 +495,23 @@ def test_options_that_do_not_fit(case):
     options, message = OPTIONS[case]
     with pytest.raises(kerasbn.OptionError, match=message):
         kerasbn.plan(_mlp(), **options)
+
+
+VERBS = {
+    "rewrite": kerasbn.rewrite,
+    "fold": kerasbn.fold,
+    "from_keras": kerasbn.layers.from_keras,
+    "to_keras": lambda model: kerasbn.layers.to_keras(kerasbn.layers.from_keras(model)),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_was_set_on_single_variables_comes_along(verb):
+    source = sequential(L.Dense(8, activation="relu", name="a"), L.Dense(8, name="b"), L.BatchNormalization(name="bn"))
+    source.get_layer("a").kernel.trainable = False
+    source.get_layer("b").kernel.constraint = keras.constraints.MaxNorm(2.0)
+    source.get_layer("head").kernel.regularizer = keras.regularizers.L2(0.1)
+    result = VERBS[verb](source)
+    assert not result.get_layer("a").kernel.trainable
+    assert result.get_layer("b").kernel.constraint.max_value == 2.0
+    np.testing.assert_allclose(sum(result.losses), sum(source.losses), rtol=1e-6)

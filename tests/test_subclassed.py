@@ -160,3 +160,17 @@ def test_refused(case):
 def test_without_a_configuration_the_layers_are_reused():
     source = _called(NoConfig(6, object()))
     assert_same_function(source, kerasbn.rewrite(source, copy=False), X)
+
+
+@pytest.mark.parametrize("verb", [kerasbn.rewrite, kerasbn.fold, kerasbn.layers.from_keras])
+def test_what_is_frozen_stays_frozen(verb):
+    source = Plain()
+    source(np.zeros((1, 5), "float32"))
+    source.first.trainable = False
+    source.second.kernel.trainable = False
+    result = verb(source)
+    assert not result.get_layer("first").trainable
+    assert not result.get_layer("second").kernel.trainable
+    assert result.get_layer("second").trainable
+    source.trainable = False
+    assert not verb(source).trainable

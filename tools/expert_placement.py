@@ -22,7 +22,7 @@ import keras
 import kerasbn
 from kerasbn.catalog.roles import Role, role_of
 from kerasbn.graph.build import build
-from kerasbn.graph.edit import Insert, InsertAhead, Remove, apply
+from kerasbn.graph.edit import Insert, Remove, apply
 from kerasbn.graph.model import Graph
 from kerasbn.graph.read import read
 
@@ -59,9 +59,10 @@ def our_places(graph: Graph) -> set[str]:
     for edit in kerasbn.plan(graph.model, copy=False).edits:
         for change in edit.changes:
             if isinstance(change, Insert) and role_of(change.layer) is Role.BATCH_NORMALIZATION:
-                places.add(change.address)
-            elif isinstance(change, InsertAhead):
-                places.add(graph.producers[graph.by_address[change.address].inputs[0]].address)
+                address, number = change.edge.address, change.edge.input
+                if number is not None:
+                    address = graph.producers[graph.by_address[address].inputs[number]].address
+                places.add(address)
     return places
 
 

@@ -42,7 +42,7 @@ _FUNCTIONS: Mapping[Any, str] = {
     if (function := getattr(namespace, name, None)) is not None
 }
 
-_LAYERS: Mapping[type, str] = {
+LAYERS: Mapping[type, str] = {
     keras.layers.ReLU: "relu",
     keras.layers.LeakyReLU: "leaky_relu",
     keras.layers.PReLU: "prelu",
@@ -50,6 +50,7 @@ _LAYERS: Mapping[type, str] = {
     keras.layers.Softmax: "softmax",
     keras.layers.Identity: LINEAR,
 }
+"""The layers that apply one activation and do nothing else."""
 
 _OPERATIONS: Mapping[str, str] = {"exp": "exponential", "re_lu": "relu", "identity": LINEAR}
 """Operations whose class is not named after the activation."""
@@ -64,7 +65,7 @@ def name_of_layer(layer: keras.layers.Layer) -> str | None:
     """The activation that a layer applies, if that is all it does."""
     if type(layer) is keras.layers.Activation:
         return name_of_function(layer.activation)
-    return _LAYERS.get(type(layer))
+    return LAYERS.get(type(layer))
 
 
 def name_of_operation(operation_name: str) -> str | None:

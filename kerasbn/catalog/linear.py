@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 
+from kerasbn.catalog import families
 from kerasbn.graph.model import Operation, core_of, type_of
 
 Shape = tuple[int | None, ...]
@@ -164,25 +165,15 @@ def _shape(layer: keras.layers.Layer, name: str) -> tuple[int, ...]:
     return next(tuple(variable.shape) for variable in layer.variables if variable.name == name)
 
 
-_CONVOLUTION = Linear(_by_data_format, _convolution, _pads)
-_TRANSPOSED = Linear(_by_data_format, _transposed, _spreads)
-_DEPTHWISE = Linear(_by_data_format, _depthwise, _pads)
-_SEPARABLE = Linear(_by_data_format, _separable, _pads)
-
 LINEAR: Mapping[type, Linear] = {
     keras.layers.Dense: Linear(lambda layer: -1, _dense),
     keras.layers.EinsumDense: Linear(_by_equation, _einsum, no_bias=("bias_axes", None), full_bias=_einsum_bias),
-    keras.layers.Conv1D: _CONVOLUTION,
-    keras.layers.Conv2D: _CONVOLUTION,
-    keras.layers.Conv3D: _CONVOLUTION,
-    keras.layers.Conv1DTranspose: _TRANSPOSED,
-    keras.layers.Conv2DTranspose: _TRANSPOSED,
-    keras.layers.Conv3DTranspose: _TRANSPOSED,
-    keras.layers.DepthwiseConv1D: _DEPTHWISE,
-    keras.layers.DepthwiseConv2D: _DEPTHWISE,
-    keras.layers.SeparableConv1D: _SEPARABLE,
-    keras.layers.SeparableConv2D: _SEPARABLE,
+    **dict.fromkeys(families.CONVOLUTIONS, Linear(_by_data_format, _convolution, _pads)),
+    **dict.fromkeys(families.TRANSPOSED_CONVOLUTIONS, Linear(_by_data_format, _transposed, _spreads)),
+    **dict.fromkeys(families.DEPTHWISE_CONVOLUTIONS, Linear(_by_data_format, _depthwise, _pads)),
+    **dict.fromkeys(families.SEPARABLE_CONVOLUTIONS, Linear(_by_data_format, _separable, _pads)),
 }
+"""All that kerasbn knows of each type of linear layer; a further entry teaches it one more."""
 
 
 def linear_of(operation: Operation) -> Linear | None:
@@ -200,7 +191,7 @@ def channel_axis(layer: keras.layers.Layer) -> int | None:
 
 def channel_bias(layer: keras.layers.Layer) -> keras.Variable | None:
     """The bias of a linear layer, if it has one number a channel and nothing else acts on it."""
-    core = core_of(layer)
-    bias = core.bias
-    free = core.bias_regularizer is None and core.bias_constraint is None
-    return bias if bias is not None and len(bias.shape) == 1 and free else None
+    bias: keras.Variable | None = core_of(layer).bias
+    if bias is None or len(bias.shape) != 1 or bias.regularizer is not None or bias.constraint is not None:
+        return None
+    return bias

@@ -13,7 +13,7 @@ import keras
 from keras import layers
 
 from kerasbn import _keras
-from kerasbn.catalog import activations
+from kerasbn.catalog import activations, families
 from kerasbn.catalog.linear import LINEAR
 from kerasbn.graph.model import Graph, LayerSpec, Operation, core_of
 
@@ -21,6 +21,8 @@ from kerasbn.graph.model import Graph, LayerSpec, Operation, core_of
 class Role(enum.Enum):
     """What a layer or operation does to the values that go through."""
 
+    INPUT = enum.auto()
+    """Yields an input of its model."""
     LINEAR = enum.auto()
     """Mixes channels or locations: W x + b."""
     ACTIVATION = enum.auto()
@@ -55,50 +57,26 @@ KEEPING = frozenset({Role.IDENTITY, Role.DROPOUT, Role.REARRANGEMENT})
 PER_CHANNEL = KEEPING | {Role.POOLING, Role.GLOBAL_POOLING}
 """Roles under which what comes out of a channel depends on that channel alone."""
 
-_LAYERS: Mapping[type, Role] = {
+LAYERS: Mapping[type, Role] = {
     kind: role
     for role, kinds in {
-        Role.LINEAR: tuple(LINEAR),
-        Role.ACTIVATION: (
-            *(layers.Activation, layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.ELU, layers.Softmax),
-        ),
-        Role.DROPOUT: (
-            *(layers.Dropout, layers.GaussianDropout, layers.AlphaDropout, layers.GaussianNoise),
-            *(layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D),
-        ),
+        Role.INPUT: (layers.InputLayer,),
+        Role.DROPOUT: families.DROPOUTS,
         Role.IDENTITY: (layers.Identity, layers.ActivityRegularization),
-        Role.REARRANGEMENT: (
-            *(layers.Reshape, layers.Flatten, layers.Permute, layers.RepeatVector),
-            *(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D),
-            *(layers.Cropping1D, layers.Cropping2D, layers.Cropping3D),
-        ),
-        Role.POOLING: (
-            *(layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D),
-            *(layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D),
-            *(layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D),
-        ),
-        Role.GLOBAL_POOLING: (
-            *(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D),
-            *(layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D),
-        ),
-        Role.MERGE: (
-            *(layers.Add, layers.Subtract, layers.Average, layers.Maximum, layers.Minimum, layers.Concatenate),
-        ),
+        Role.REARRANGEMENT: (*families.RESHAPINGS, *families.ZERO_PADDINGS, *families.CROPPINGS),
+        Role.POOLING: (*families.AVERAGE_POOLINGS, *families.MAX_POOLINGS, *families.UPSAMPLINGS),
+        Role.GLOBAL_POOLING: (*families.GLOBAL_AVERAGE_POOLINGS, *families.GLOBAL_MAX_POOLINGS),
+        Role.MERGE: families.MERGES,
         Role.PRODUCT: (layers.Multiply,),
-        Role.ATTENTION: (
-            *(layers.Attention, layers.AdditiveAttention, layers.MultiHeadAttention),
-            *(layers.GroupQueryAttention, layers.Dot),
-        ),
+        Role.ATTENTION: families.ATTENTIONS,
     }.items()
     for kind in kinds
 }
+"""The roles of layers that are neither linear nor activations, which have tables of their own."""
 
 _BASES: Mapping[type, Role] = {
     layers.BatchNormalization: Role.BATCH_NORMALIZATION,
-    layers.LayerNormalization: Role.NORMALIZATION,
-    layers.GroupNormalization: Role.NORMALIZATION,
-    layers.RMSNormalization: Role.NORMALIZATION,
-    layers.UnitNormalization: Role.NORMALIZATION,
+    **dict.fromkeys(families.EXAMPLEWISE_NORMALIZATIONS, Role.NORMALIZATION),
     layers.Embedding: Role.EMBEDDING,
 }
 
@@ -124,11 +102,10 @@ def role_of(operation: Operation) -> Role:
         return Role.OTHER
     if isinstance(operation, LayerSpec):
         return _of_layer(operation.cls)
-    if isinstance(operation, keras.layers.Layer):
-        linear_activation = activation_name(operation) == activations.LINEAR
-        return Role.IDENTITY if linear_activation else _of_layer(type(operation))
     if (activation := activation_name(operation)) is not None:
         return Role.IDENTITY if activation == activations.LINEAR else Role.ACTIVATION
+    if isinstance(operation, keras.layers.Layer):
+        return _of_layer(type(operation))
     return _OPERATIONS.get(_keras.operation_name(operation) or "", Role.OTHER)
 
 
@@ -142,6 +119,10 @@ def activation_name(operation: keras.Operation) -> str | None:
 
 
 def _of_layer(kind: type[keras.layers.Layer]) -> Role:
-    if kind in _LAYERS:
-        return _LAYERS[kind]
+    if kind in LINEAR:
+        return Role.LINEAR
+    if kind is layers.Activation or kind in activations.LAYERS:
+        return Role.ACTIVATION
+    if kind in LAYERS:
+        return LAYERS[kind]
     return next((role for base, role in _BASES.items() if issubclass(kind, base)), Role.OTHER)

@@ -33,12 +33,14 @@ _WIDE = 4096  # paths are never cut, not in a narrow terminal and not in a file
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One run of the command; the attributes are its arguments, `settings` those of `kerasbn.rewrite`."""
+    """One run of the command; the attributes are its arguments.
+
+    `settings` are options of `kerasbn.rewrite`, but for the norm, of which there is whose it is.
+    """
 
     model: Path
     outputs: tuple[Path, ...]
     settings: Mapping[str, Any]
-    norm: str
     calibrate: Path | None
     fold: bool | None
     opset: int
@@ -85,17 +87,13 @@ class Job:
 
         from kerasbn.planner import plan
 
-        return plan(
-            source,
-            **self.settings,
-            norm=keras.layers.BatchNormalization() if self.norm == "keras" else None,
-            data=sample,
-        )
+        norm = keras.layers.BatchNormalization() if self.settings["norm"] == "keras" else None
+        return plan(source, **{**self.settings, "norm": norm, "data": sample})
 
     def _write(self, plan: Plan, sample: Any) -> list[ExportReport]:
         from kerasbn.exporters import write_and_verify
-        from kerasbn.exporters.parity import check_parity, reference
-        from kerasbn.training.calibration import calibrate
+        from kerasbn.statistics.calibration import calibrate
+        from kerasbn.verification.parity import check_parity, reference
 
         with self._step("Rewriting"):
             result = plan.apply()

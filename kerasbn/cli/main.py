@@ -10,12 +10,11 @@ import click
 from click.core import ParameterSource
 
 from kerasbn.errors import KerasBNError, VerificationError, quoted
+from kerasbn.files.config_file import NORMS, load_config
+from kerasbn.options import RULE_POSITIONS, choices
 from kerasbn.recipes import BN_X5, BN_X30
 
 DONE, NOT_VERIFIED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-
-
-_POSITIONS = ("auto", "before", "after", "none")
 
 
 def _read_rules(
@@ -24,10 +23,9 @@ def _read_rules(
     rules = []
     for value in values:
         glob, equals, position = value.rpartition("=")
-        positions = (*_POSITIONS, "skip")
-        if not equals or not glob or position not in positions:
+        if not equals or not glob or position not in RULE_POSITIONS:
             raise click.BadParameter(
-                f"{value!r} is not of the form GLOB=POSITION, where POSITION is one of {', '.join(positions)}.",
+                f"{value!r} is not of the form GLOB=POSITION, where POSITION is one of {', '.join(RULE_POSITIONS)}.",
                 param=parameter,
             )
         rules.append((glob, position))
@@ -35,11 +33,12 @@ def _read_rules(
 
 
 _PATH = click.Path(path_type=Path)
+_SCALE = click.FloatRange(min=0, min_open=True)
 _OF_REWRITE = (
-    *("position", "rules", "dropout", "normalize_inputs", "preserve", "shared"),
-    *("learning_rate_scale", "weight_decay_scale", "decay_speedup"),
+    *("position", "rules", "norm", "dropout", "normalize_inputs", "local_response_normalization"),
+    *("learning_rate_scale", "weight_decay_scale", "decay_speedup", "preserve", "shared"),
 )
-"""The options that go to `kerasbn.rewrite` by their names there."""
+"""The options of `kerasbn.rewrite` that the command and its configuration file have, by their names there."""
 _RECIPES = {"bn-x5": BN_X5, "bn-x30": BN_X30}
 
 
@@ -54,7 +53,7 @@ _RECIPES = {"bn-x5": BN_X5, "bn-x30": BN_X30}
 )
 @click.option(
     "--position",
-    type=click.Choice(_POSITIONS),
+    type=click.Choice(choices("position")),
     default="auto",
     show_default=True,
     help="Where BN goes relative to the activation.",
@@ -68,38 +67,51 @@ _RECIPES = {"bn-x5": BN_X5, "bn-x30": BN_X30}
 )
 @click.option(
     "--norm",
-    type=click.Choice(["kerasbn", "keras"]),
+    type=click.Choice(NORMS),
     default="kerasbn",
     show_default=True,
     help="Whose BN layer to insert. With 'keras' the file loads without kerasbn.",
 )
 @click.option(
     "--dropout",
-    type=click.Choice(["redundant", "all", "none"]),
+    type=click.Choice(choices("dropout")),
     default="redundant",
     show_default=True,
     help="Which Dropout to take out.",
 )
 @click.option(
     *("--lr-scale", "learning_rate_scale"),
-    type=click.FloatRange(min=0, min_open=True),
+    type=_SCALE,
     help="Multiply the compiled optimizer's learning rate by this.",
 )
 @click.option(
     "--weight-decay-scale",
-    type=click.FloatRange(min=0, min_open=True),
+    type=_SCALE,
     help="Multiply weight decay, and the L1 and L2 regularizers of layers, by this.",
 )
 @click.option(
     "--decay-speedup",
-    type=click.FloatRange(min=0, min_open=True),
+    type=_SCALE,
     help="Let the learning rate of the compiled optimizer decay this many times as fast.",
 )
 @click.option("--normalize-inputs", is_flag=True, help="Normalize the inputs as well.")
 @click.option(
+    "--local-response-normalization",
+    type=click.Choice(choices("local_response_normalization")),
+    default="keep",
+    show_default=True,
+    help="What becomes of layers that do that.",
+)
+@click.option(
     "--recipe",
     type=click.Choice(list(_RECIPES)),
     help="The published settings of that name; options given besides win over them.",
+)
+@click.option(
+    "--config",
+    type=_PATH,
+    metavar="FILE",
+    help='A TOML file with the options of kerasbn.rewrite: position = "after". Options given besides win over them.',
 )
 @click.option(
     "--calibrate",
@@ -110,7 +122,7 @@ _RECIPES = {"bn-x5": BN_X5, "bn-x30": BN_X30}
 @click.option("--preserve/--no-preserve", default=True, show_default=True, help="Start BN as the identity.")
 @click.option(
     "--shared",
-    type=click.Choice(["per_call", "shared"]),
+    type=click.Choice(choices("shared")),
     default="per_call",
     show_default=True,
     help="Whether a layer called k times gets k BNs or one.",
@@ -141,10 +153,12 @@ def command(context: click.Context, /, model: Path, outputs: tuple[Path, ...], *
 
     if not outputs and not options["dry_run"]:
         raise click.UsageError("Missing option '-o': where to write. '--dry-run' shows the plan without writing.")
-    recipe = _RECIPES.get(str(options.pop("recipe")), {})
     settings = {name: options.pop(name) for name in _OF_REWRITE}
-    for name, value in recipe.items():
-        if name not in settings or context.get_parameter_source(name) is ParameterSource.DEFAULT:
+    recipe, config = options.pop("recipe"), options.pop("config")
+    named = {} if recipe is None else _RECIPES[str(recipe)]
+    written = {} if config is None else load_config(Path(str(config)), _OF_REWRITE)
+    for name, value in {**named, **written}.items():
+        if context.get_parameter_source(name) is ParameterSource.DEFAULT:
             settings[name] = value
     Job(model=model, outputs=outputs, settings=settings, **options).run()  # type: ignore[arg-type]
 

@@ -12,11 +12,11 @@ import keras
 from kerasbn.errors import KerasBNError, UnsupportedModelError, VerificationError, quoted
 from kerasbn.exporters import keras_file
 from kerasbn.exporters.folded import Served, folded_for_serving
-from kerasbn.exporters.parity import check_parity
 from kerasbn.exporters.report import ExportReport as ExportReport
 from kerasbn.exporters.report import size_of, versions
 from kerasbn.files.formats import Format, checked_format, format_of
 from kerasbn.files.staging import staged
+from kerasbn.verification.parity import check_parity
 
 
 def export(

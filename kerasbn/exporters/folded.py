@@ -9,7 +9,7 @@ import keras
 
 from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError
-from kerasbn.passes.proposal import Reason
+from kerasbn.passes.reasons import Reason
 from kerasbn.planner import plan
 
 

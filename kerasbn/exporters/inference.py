@@ -16,8 +16,8 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError
-from kerasbn.exporters.names import input_tensors, output_tensors, pack_inputs
-from kerasbn.exporters.precision import computing_in_float32, serving_dtype
+from kerasbn.verification.interface import input_tensors, output_tensors, pack_inputs
+from kerasbn.verification.precision import computing_in_float32, serving_dtype
 
 
 @dataclasses.dataclass(frozen=True)

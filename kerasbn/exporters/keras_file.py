@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 
 from kerasbn import _keras
-from kerasbn.exporters.parity import Arrays, reference
+from kerasbn.verification.parity import Arrays, reference
 
 
 def write(model: keras.Model, path: Path) -> int:

@@ -14,8 +14,8 @@ import onnx
 
 from kerasbn.errors import OptionError, UnsupportedModelError, VerificationError, quoted
 from kerasbn.exporters.inference import InferenceFunction, trace
-from kerasbn.exporters.names import input_tensors, output_tensors
-from kerasbn.exporters.parity import Arrays
+from kerasbn.verification.interface import input_tensors, output_tensors
+from kerasbn.verification.parity import Arrays
 
 OPSETS = range(13, 19)
 """The opsets that tf2onnx 1.17 writes correctly."""

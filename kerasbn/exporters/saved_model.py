@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from kerasbn.exporters.inference import trace
-from kerasbn.exporters.parity import Arrays
+from kerasbn.verification.parity import Arrays
 
 
 def write(model: keras.Model, path: Path) -> int:

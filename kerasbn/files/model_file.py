@@ -53,7 +53,7 @@ def load(path: Path, *, unsafe: bool = False) -> keras.Model:
     check_model_file(path)
     import keras
 
-    import kerasbn.layers  # noqa: F401  # so that files that hold them load
+    import kerasbn.serializable  # noqa: F401  # so that files that hold its classes load
 
     short = {name: keras.losses.get(name) for key in _SHORT_NAMES for name in (key, key.upper())}
     try:

@@ -13,7 +13,8 @@ import keras
 
 from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError, quoted
-from kerasbn.graph.clone import clone, copy_hidden_state, copy_trainable, initial_values, make, weight_pairs
+from kerasbn.graph.carry import carry_state, initial_values
+from kerasbn.graph.clone import clone, make
 from kerasbn.graph.model import CallSite, Graph, LayerSpec, Operation, Value
 
 
@@ -31,15 +32,6 @@ class Built:
     model: keras.Model
     successors: Mapping[int, keras.Variable]
     made: Mapping[Operation, keras.Operation]
-
-    def seen_from(self, sources: Mapping[int, keras.Variable]) -> Built:
-        """The same model, where the source was itself made from another one.
-
-        Args:
-            sources: For each variable of the source, by `id`, the one that it was made from.
-        """
-        successors = {id(source): self.successors[ours] for ours, source in sources.items() if ours in self.successors}
-        return dataclasses.replace(self, successors=successors)
 
 
 def build(graph: Graph, *, copy: bool = True) -> Built:
@@ -93,15 +85,14 @@ class _Builder:
         return model
 
     def _sequential(self, graph: Graph) -> keras.Sequential:
-        layers = [self._operation(site.operation) for site in graph.sites]
-        model = keras.Sequential([_fresh_input(_keras.sequential_input_layer(graph.model)), *layers], name=graph.name)
-        for site, call in zip(graph.sites, _keras.recorded_calls(_keras.functional_of(model)), strict=True):
+        given, *sites = graph.sites
+        layers = [self._operation(site.operation) for site in sites]
+        model = keras.Sequential([_fresh_input(given), *layers], name=graph.name)
+        for site, call in zip(sites, _keras.recorded_calls(_keras.functional_of(model)), strict=True):
             _check(site, call.outputs)
         return model
 
     def _functional(self, graph: Graph) -> keras.Model:
-        for value in keras.tree.flatten(graph.inputs):
-            self._tensors[value] = _fresh_input(_keras.input_layer_of(value.spec)).output
         for site in graph.sites:
             self._tensors.update(zip(site.outputs, self._call(site), strict=True))
         kind = type(graph.model) if _keras.is_constructed_from_tensors(type(graph.model)) else keras.Model
@@ -112,6 +103,8 @@ class _Builder:
         )
 
     def _call(self, site: CallSite) -> list[Any]:
+        if site.is_input:
+            return [_fresh_input(site).output]
         operation = self._operation(site.operation)
         args = keras.tree.map_structure(self._tensor, site.args)
         kwargs = keras.tree.map_structure(self._tensor, dict(site.kwargs))
@@ -159,9 +152,7 @@ class _Builder:
         elif isinstance(operation, LayerSpec):
             self._start(initial_values(operation, made))
         elif not isinstance(operation, Graph):  # what is inside a graph is filled for itself
-            copy_trainable(operation, made)
-            self._start(weight_pairs(operation, made))
-            copy_hidden_state(operation, made)
+            self._start(carry_state(operation, made))
 
     def _start(self, pairs: Iterable[tuple[keras.Variable, Any]]) -> None:
         for variable, value in pairs:
@@ -174,7 +165,8 @@ def _source_of(operation: Operation) -> Any:
     return operation.model if isinstance(operation, Graph) else operation
 
 
-def _fresh_input(layer: keras.layers.InputLayer) -> keras.layers.InputLayer:
+def _fresh_input(site: CallSite) -> keras.layers.InputLayer:
+    layer: Any = site.operation
     return type(layer).from_config(layer.get_config())
 
 

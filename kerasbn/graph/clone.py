@@ -1,17 +1,16 @@
-"""New layers from old ones: configuration, weights, and the state that is neither."""
+"""New layers from old ones, by their configuration."""
 
 from __future__ import annotations
 
 import inspect
-import re
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 
 from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError, quoted
+from kerasbn.graph.carry import carry_description
 from kerasbn.graph.model import LayerSpec
 
 _WRAPPED: Mapping[type, Mapping[str, str]] = {
@@ -76,7 +75,7 @@ def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
             f"Layer {layer.name!r} ({type(layer).__name__}) comes back from its configuration as {twin!r}. "
             "Correct its from_config, or rewrite with copy=False."
         )
-    take_names_and_policies(layer, twin)
+    carry_description(layer, twin)
     return twin
 
 
@@ -103,91 +102,9 @@ def revived(cls: Any, config: Mapping[str, Any]) -> Any:
         return cls.from_config(fitting)
 
 
-def weight_pairs(source: keras.layers.Layer, twin: keras.layers.Layer) -> Iterator[tuple[keras.Variable, Any]]:
-    """Each variable of a clone, with the one of its source that it takes its value from.
-
-    Raises:
-        UnsupportedModelError: if the two do not hold the same variables in the same order.
-    """
-    ours, theirs = twin.variables, source.variables
-    if [_signature(variable) for variable in ours] != [_signature(variable) for variable in theirs]:
-        raise UnsupportedModelError(
-            f"Layer {source.name!r} ({type(source).__name__}) rebuilt from its configuration has other weights: "
-            f"{[_signature(v) for v in ours]} where the model has {[_signature(v) for v in theirs]}. "
-            "Rewrite with copy=False, which reuses the layer as it is."
-        )
-    yield from zip(ours, theirs, strict=True)
-
-
-def initial_values(spec: LayerSpec, layer: keras.layers.Layer) -> Iterator[tuple[keras.Variable, Any]]:
-    """Each variable of a new layer that starts from a given value, with that value.
-
-    Raises:
-        UnsupportedModelError: if the layer has a variable that the one which it is made from has not.
-    """
-    origin = spec.origin
-    inherited = {} if origin is None else _by_place(origin)
-    for place, variable in _by_place(layer).items():
-        if variable.name in spec.values:
-            yield variable, spec.values[variable.name]()
-        elif place in inherited:
-            yield variable, inherited[place]
-        elif origin is not None:
-            raise UnsupportedModelError(
-                f"Layer {origin.name!r} ({type(origin).__name__}), made again with another config, has a weight "
-                f"{variable.name!r} that the one in the model lacks. Leave out the option that changes the layer, or "
-                "give it a get_config that tells of its weights."
-            )
-
-
 def float_policy(layer: keras.layers.Layer) -> keras.DTypePolicy:
     """The dtype policy for a layer made to stand beside this one: the same, less any quantization."""
     policy = layer.dtype_policy
     if policy.quantization_mode:
         return keras.DTypePolicy(policy.name.rpartition("_from_")[2])
     return policy
-
-
-def take_names_and_policies(source: keras.layers.Layer, twin: keras.layers.Layer) -> None:
-    """Name a copy as its source, and let it compute in the same dtypes; what it holds as well.
-
-    A configuration need not tell of either. Of what a layer makes only when it is built, nothing is known yet.
-    """
-    ours, theirs = list(_keras.sublayers(twin)), list(_keras.sublayers(source))
-    if [type(layer) for layer in ours] != [type(layer) for layer in theirs]:
-        ours, theirs = [twin], [source]
-    for one, other in zip(ours, theirs, strict=True):
-        one.name = other.name
-        if one.dtype_policy != other.dtype_policy:
-            one.dtype_policy = other.dtype_policy
-
-
-def copy_trainable(source: keras.layers.Layer, twin: keras.layers.Layer) -> None:
-    """Carry over which sublayers are frozen; a configuration tells it of the outermost layer alone."""
-    for theirs, ours in zip(_keras.sublayers(source), _keras.sublayers(twin), strict=False):
-        if ours.trainable != theirs.trainable:
-            ours.trainable = theirs.trainable
-
-
-def copy_hidden_state(source: keras.layers.Layer, twin: keras.layers.Layer) -> None:
-    """Carry over what a layer keeps outside its variables: vocabularies, cached statistics."""
-    if hasattr(type(source), "save_assets"):
-        with tempfile.TemporaryDirectory() as folder:
-            source.save_assets(folder)
-            twin.load_assets(folder)
-    elif hasattr(twin, "finalize_state"):
-        twin.finalize_state()
-
-
-def _by_place(layer: keras.layers.Layer) -> dict[tuple[int, str], keras.Variable]:
-    """The variables of a layer by their place in it: which of its sublayers holds them, and their name there.
-
-    Their paths do not tell: a layer may have been renamed since it made them.
-    """
-    holders = {id(variable): index for index, each in enumerate(_keras.sublayers(layer)) for variable in each.variables}
-    return {(holders[id(variable)], variable.name): variable for variable in layer.variables}
-
-
-def _signature(variable: keras.Variable) -> tuple[str, tuple[int, ...], str]:
-    # Keras numbers the variables that were given no name, all of a process: "variable_36".
-    return re.sub(r"_\d+$", "", variable.name), tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype)

@@ -1,10 +1,10 @@
-"""Edits of a graph: the three changes that every pass is made of.
+"""Edits of a graph: the changes that every pass is made of.
 
-insert   v -> f(v)    behind a call site: every user of its value sees the new one;
-                      or behind an input of the model: likewise;
-                      or ahead of a call site: that one alone does
-remove   f(v) -> v    a call site whose output is as its first input; a layer may be left in its place
-replace  f -> g       an operation, at all of its call sites
+insert     v -> f(v)    on an edge: behind a call site, where all users of its value see the new one,
+                        or ahead of one, which alone does
+remove     f(v) -> v    a call site whose output is as its first input; a layer may be left in its place
+replace    f -> g       an operation, at all of its call sites
+configure  f -> f'      a layer, at all of its call sites: some arguments of its constructor change
 """
 
 from __future__ import annotations
@@ -13,35 +13,42 @@ import dataclasses
 import operator
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import keras
 
+from kerasbn.graph.clone import spec_of
 from kerasbn.graph.model import CallSite, Graph, LayerSpec, Operation, Value
+
+
+@dataclasses.dataclass(frozen=True)
+class Edge:
+    """A place to put something: next to a call site.
+
+    Attributes:
+        address: The address of the call site.
+        input: The number of the input that it lies ahead of. `None`: it lies behind the site.
+    """
+
+    address: str
+    input: int | None = None
+
+
+def behind(address: str) -> Edge:
+    """The edge from a call site to all users of its value."""
+    return Edge(address)
+
+
+def ahead(address: str, input: int = 0) -> Edge:  # noqa: A002
+    """The edge to one input of a call site, from whatever yields it."""
+    return Edge(address, input)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Insert:
-    """Put a call of `layer` behind the call site at `address`."""
+    """Put a call of `layer` on an edge."""
 
-    address: str
-    layer: LayerSpec
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class InsertAhead:
-    """Put a call of `layer` ahead of the call site at `address`, which has one input."""
-
-    address: str
-    layer: LayerSpec
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class InsertBehindInput:
-    """Put a call of `layer` behind the model's input of this name."""
-
-    name: str
+    edge: Edge
     layer: LayerSpec
 
 
@@ -61,63 +68,53 @@ class Replace:
     layer: LayerSpec
 
 
-Change: TypeAlias = Insert | InsertAhead | InsertBehindInput | Remove | Replace
+@dataclasses.dataclass(frozen=True, eq=False)
+class Configure:
+    """Change arguments of a layer, or of the one that replaces it. Several changes of one layer add up."""
+
+    layer: Operation
+    arguments: Mapping[str, Any]
+
+
+Change: TypeAlias = Insert | Remove | Replace | Configure
 
 
 def apply(graph: Graph, changes: Iterable[Change]) -> Graph:
     """A new graph with the changes made, all of them at once, in graphs inside as well.
 
-    Two insertions behind one site stack up in the order given, the last one nearest to the site.
+    Several insertions on one edge stack up in the order given, the last one nearest to the site.
     """
-    return _Editor(graph, changes).edited_whole(graph)
+    return _Editor(graph, changes).edited(graph)
 
 
 class _Editor:
-    """The changes, by what they change, and the graphs inside that were edited so far."""
+    """The changes, by what they change, and the operations that were changed so far."""
 
     def __init__(self, graph: Graph, changes: Iterable[Change]) -> None:
-        self._behind: dict[str, list[LayerSpec]] = defaultdict(list)
-        self._ahead: dict[str, list[LayerSpec]] = defaultdict(list)
-        self._inputs: dict[str, LayerSpec] = {}
+        self._inserted: dict[Edge, list[LayerSpec]] = defaultdict(list)
         self._removed: dict[str, LayerSpec | None] = {}
-        self._replaced: dict[Operation, Operation] = {}
+        self._replaced: dict[Operation, LayerSpec] = {}
+        self._configured: dict[Operation, dict[str, Any]] = defaultdict(dict)
+        self._edited: dict[Operation, Operation] = {}
         self._calls: dict[LayerSpec, int] = defaultdict(int)
         for change in changes:
             match change:
-                case Insert(address, layer):
-                    self._behind[address].append(layer)
-                case InsertAhead(address, layer):
-                    self._ahead[address].append(layer)
-                case InsertBehindInput(name, layer):
-                    self._inputs[name] = layer
+                case Insert(edge, layer):
+                    self._inserted[edge].append(layer)
                 case Remove(address, leaving):
                     self._removed[address] = leaving
                 case Replace(operation, layer):
                     self._replaced[operation] = layer
-        missing = (self._behind.keys() | self._ahead.keys() | self._removed.keys()) - graph.by_address.keys()
+                case Configure(layer, arguments):
+                    self._configured[layer].update(arguments)
+        missing = ({edge.address for edge in self._inserted} | self._removed.keys()) - graph.by_address.keys()
         assert not missing, f"edits of call sites that the graph does not have: {sorted(missing)}"
 
-    def edited_whole(self, graph: Graph) -> Graph:
-        """The outermost graph, with the changes to its inputs as well."""
-        bypass: dict[Value, Value] = {}
+    def edited(self, graph: Graph) -> Graph:
+        """The graph with the changes made; the very same one if none concerns it."""
         sites: list[CallSite] = []
-        for value in keras.tree.flatten(graph.inputs):
-            if layer := self._inputs.get(value.spec.name):
-                bypass[value] = value.alike()
-                sites.append(CallSite(layer, layer.name, 0, args=(value,), kwargs={}, outputs=(bypass[value],)))
-        return self.edited(graph, sites, bypass)
-
-    def edited(
-        self, graph: Graph, sites: Iterable[CallSite] = (), instead: Mapping[Value, Value] = MappingProxyType({})
-    ) -> Graph:
-        """The graph with the changes made; the very same one if none concerns it.
-
-        Args:
-            graph: The graph.
-            sites: Call sites to begin with. Defaults to none.
-            instead: Values to use in the place of others. Defaults to none.
-        """
-        sites, bypass = list(sites), dict(instead)
+        bypass: dict[Value, Value] = {}
+        entering: dict[Value, Value] = {}
         for site in graph.sites:
             if bypass and any(value in bypass for value in site.inputs):
                 site = site.with_arguments(bypass)
@@ -130,16 +127,33 @@ class _Editor:
             operation = self._operation(site.operation)
             if operation is not site.operation:
                 site = dataclasses.replace(site, operation=operation)
-            sites += self._with_insertions(site)
+            around = self._with_insertions(site)
+            if site.is_input:
+                entering[site.outputs[0]] = around[0].outputs[0]
+            sites += around
         if len(sites) == len(graph.sites) and all(map(operator.is_, sites, graph.sites)):
             return graph
-        outputs = keras.tree.map_structure(lambda value: bypass.get(value, value), graph.outputs)
-        return dataclasses.replace(graph, sites=tuple(sites), outputs=outputs, edited=True)
+        return dataclasses.replace(
+            graph,
+            inputs=keras.tree.map_structure(lambda value: entering[value], graph.inputs),
+            outputs=keras.tree.map_structure(lambda value: bypass.get(value, value), graph.outputs),
+            sites=tuple(sites),
+            edited=True,
+        )
 
     def _operation(self, operation: Operation) -> Operation:
-        if isinstance(operation, Graph) and operation not in self._replaced:
-            self._replaced[operation] = self.edited(operation)
-        return self._replaced.get(operation, operation)
+        if operation not in self._edited:
+            self._edited[operation] = self._changed(operation)
+        return self._edited[operation]
+
+    def _changed(self, operation: Operation) -> Operation:
+        if isinstance(operation, Graph):
+            return self.edited(operation)
+        replaced = self._replaced.get(operation, operation)
+        if operation not in self._configured:
+            return replaced
+        spec = replaced if isinstance(replaced, LayerSpec) else spec_of(replaced)
+        return spec.with_config(**self._configured[operation])
 
     def _with_insertions(self, site: CallSite) -> list[CallSite]:
         """A site and what is inserted around it.
@@ -147,19 +161,19 @@ class _Editor:
         Behind it, the new layer yields the value that the users know, and the site a fresh one: so no user
         has to be told.
         """
-        ahead: list[CallSite] = []
-        for layer in self._ahead.get(site.address, ()):
-            (value,) = site.inputs
-            fresh = value.alike()
-            ahead.append(self._call(layer, site, value, fresh))
-            site = site.with_arguments({value: fresh})
-        behind: list[CallSite] = []
-        for layer in self._behind.get(site.address, ()):
+        first: list[CallSite] = []
+        for index in range(len(site.inputs)):
+            for layer in self._inserted.get(ahead(site.address, index), ()):
+                value, fresh = site.inputs[index], site.inputs[index].alike()
+                first.append(self._call(layer, site, value, fresh))
+                site = site.with_input(index, fresh)
+        last: list[CallSite] = []
+        for layer in self._inserted.get(behind(site.address), ()):
             (value,) = site.outputs
             fresh = value.alike()
-            behind.insert(0, self._call(layer, site, fresh, value))
+            last.insert(0, self._call(layer, site, fresh, value))
             site = dataclasses.replace(site, outputs=(fresh,))
-        return [*ahead, site, *behind]
+        return [*first, site, *last]
 
     def _call(self, layer: LayerSpec, beside: CallSite, value: Value, result: Value) -> CallSite:
         parent, slash, _ = beside.path.rpartition("/")

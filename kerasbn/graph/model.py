@@ -2,15 +2,16 @@
 
 A Keras model is read once into this form. It is immutable: an edit gives a new graph that shares
 what it did not change. A layer that is called twice is two call sites with one operation; an
-operation such as `x + y` is a call site like any other; a model inside a model is a graph that is
-called, and if it is called twice it is still one graph.
+operation such as `x + y` is a call site like any other, and so is an input, which is called with
+nothing; a model inside a model is a graph that is called, and if it is called twice it is still one
+graph.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -98,7 +99,7 @@ class CallSite:
     """One call of one operation.
 
     Attributes:
-        operation: What is called.
+        operation: What is called. For an input of a model, its `InputLayer`.
         path: The operation's path through nested models, `"encoder/conv2"`.
         call: Which of the operation's calls this is, from 0.
         args: Positional arguments, a structure with a `Value` where a tensor goes.
@@ -115,8 +116,13 @@ class CallSite:
 
     @property
     def address(self) -> str:
-        """The site as the user reads it, `"encoder/conv2#0"`."""
-        return f"{self.path}#{self.call}"
+        """The site as the user reads it, `"encoder/conv2#0"`, an input without a number."""
+        return self.path if self.is_input else f"{self.path}#{self.call}"
+
+    @property
+    def is_input(self) -> bool:
+        """Whether this is an input of its model, so that nothing is called."""
+        return isinstance(self.operation, keras.layers.InputLayer)
 
     @cached_property
     def inputs(self) -> tuple[Value, ...]:
@@ -125,15 +131,21 @@ class CallSite:
 
     def with_arguments(self, replacements: Mapping[Value, Value]) -> CallSite:
         """The same call with other values among its arguments."""
+        return self._with_inputs(replacements.get(value, value) for value in self.inputs)
+
+    def with_input(self, index: int, value: Value) -> CallSite:
+        """The same call with another value as one of its inputs."""
+        return self._with_inputs((*self.inputs[:index], value, *self.inputs[index + 1 :]))
+
+    def _with_inputs(self, inputs: Iterable[Value]) -> CallSite:
+        given = iter(inputs)
 
         def substitute(leaf: Any) -> Any:
-            return replacements.get(leaf, leaf) if isinstance(leaf, Value) else leaf
+            return next(given) if isinstance(leaf, Value) else leaf
 
-        return dataclasses.replace(
-            self,
-            args=keras.tree.map_structure(substitute, self.args),
-            kwargs=keras.tree.map_structure(substitute, dict(self.kwargs)),
-        )
+        # In the order of `inputs`, which flattens both together.
+        args, kwargs = keras.tree.map_structure(substitute, (self.args, dict(self.kwargs)))
+        return dataclasses.replace(self, args=args, kwargs=kwargs)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -144,7 +156,7 @@ class Graph:
         model: The Keras model that was read.
         inputs: The structure of the model's inputs, of `Value`s.
         outputs: The structure of the model's outputs, of `Value`s.
-        sites: The call sites, each after those that yield its inputs.
+        sites: The call sites, each after those that yield its inputs; first those of the inputs.
         edited: Whether it is no longer as the model is.
     """
 
@@ -174,7 +186,7 @@ class Graph:
 
     @cached_property
     def producers(self) -> Mapping[Value, CallSite]:
-        """The call site that yields each value; the graph's inputs have none."""
+        """The call site that yields each value."""
         return {value: site for site in self.sites for value in site.outputs}
 
     @cached_property
@@ -204,11 +216,6 @@ class Graph:
             found[site.operation].append(site)
         return {operation: tuple(sites) for operation, sites in found.items()}
 
-    @cached_property
-    def trained(self) -> frozenset[str]:
-        """The addresses of the calls that run as in training at inference too: told to, or inside a model that is."""
-        return frozenset(_trained(self, told=None))
-
     def layers(self) -> Iterator[tuple[str, keras.layers.Layer]]:
         """Path and layer, once for each layer of the source model that is called, in graphs inside as well."""
         seen: set[keras.layers.Layer] = set()
@@ -217,6 +224,7 @@ class Graph:
                 seen.add(site.operation)
                 yield site.path, site.operation
 
+    @cached_property
     def flat(self) -> Graph:
         """The graph with the graphs inside written out, once for each call of theirs.
 
@@ -229,17 +237,6 @@ class Graph:
         return dataclasses.replace(self, sites=sites, outputs=outputs)
 
 
-def _trained(graph: Graph, told: Any) -> Iterator[str]:
-    """What a model is told goes for all inside it, in Keras, whatever the calls there say."""
-    for site in graph.sites:
-        positional = next((argument for argument in site.args[1:2] if isinstance(argument, int)), None)
-        training = site.kwargs.get("training", positional) if told is None else told
-        if isinstance(site.operation, Graph):
-            yield from _trained(site.operation, training)
-        elif training is not None and (isinstance(training, Value) or training):
-            yield site.address
-
-
 def _written_out(graph: Graph, stands_for: dict[Value, Value], *, inside: bool) -> Iterator[CallSite]:
     """The call sites of a graph, flat.
 
@@ -249,6 +246,8 @@ def _written_out(graph: Graph, stands_for: dict[Value, Value], *, inside: bool) 
         inside: Whether this is one call of a graph inside another, with values of its own.
     """
     for site in graph.sites:
+        if inside and site.is_input:
+            continue
         if any(value in stands_for for value in site.inputs):
             site = site.with_arguments(stands_for)
         if isinstance(site.operation, Graph):

@@ -37,7 +37,8 @@ def _read(model: keras.Model, prefix: str, known: dict[int, Graph]) -> Graph:
     for order, identity in sorted((_keras.call_order(call.outputs[0]), id(call.operation)) for call in recorded):
         numbers[identity][order] = len(numbers[identity])
 
-    sites = []
+    inputs = keras.tree.map_structure(value_of, _keras.input_structure(functional))
+    sites = [_input_site(value, prefix) for value in keras.tree.flatten(inputs)]
     for call in recorded:
         path = prefix + call.operation.name
         operation = call.operation
@@ -57,10 +58,15 @@ def _read(model: keras.Model, prefix: str, known: dict[int, Graph]) -> Graph:
         )
     return Graph(
         model=model,
-        inputs=keras.tree.map_structure(value_of, _keras.input_structure(functional)),
+        inputs=inputs,
         outputs=keras.tree.map_structure(value_of, _keras.output_structure(functional)),
         sites=tuple(sites),
     )
+
+
+def _input_site(value: Value, prefix: str) -> CallSite:
+    layer = _keras.input_layer_of(value.spec)
+    return CallSite(layer, prefix + layer.name, call=0, args=(), kwargs={}, outputs=(value,))
 
 
 def _functional(model: keras.Model) -> Any:

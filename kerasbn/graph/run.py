@@ -43,7 +43,7 @@ class Runner:
 
     def __init__(self, graph: Graph, is_target: Callable[[CallSite], bool]) -> None:
         self._inputs = keras.tree.flatten(graph.inputs)
-        self.sites = _leading_to(is_target, graph.flat().sites)
+        self.sites = _leading_to(is_target, graph.flat.sites)
         self._uses = Counter(value for site in self.sites for value in set(site.inputs))
 
     def start(self, inputs: Sequence[Any]) -> Run:
@@ -94,7 +94,7 @@ def _leading_to(is_target: Callable[[CallSite], bool], sites: Sequence[CallSite]
     needed: set[Value] = set()
     found: list[CallSite] = []
     for site in reversed(sites):
-        if is_target(site) or not needed.isdisjoint(site.outputs):
+        if not site.is_input and (is_target(site) or not needed.isdisjoint(site.outputs)):
             found.append(site)
             needed.update(site.inputs)
     return tuple(reversed(found))

@@ -1,1 +1,1 @@
-"""The passes: each looks at a graph and proposes edits and skips, and changes nothing."""
+"""The passes, in their order: each proposes edits and skips, and changes nothing."""

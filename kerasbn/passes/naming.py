@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-import keras
-
 from kerasbn.graph.model import Graph
 
 
@@ -14,13 +12,9 @@ class Names:
 
     def __init__(self, graph: Graph) -> None:
         self._taken: dict[str, set[str]] = defaultdict(set)
-        self._taken[""] = {value.spec.name for value in keras.tree.flatten(graph.inputs)}
         for site in graph.walk():
             parent, _, name = site.path.rpartition("/")
             self._taken[parent].add(name)
-            if isinstance(site.operation, Graph):
-                inputs = keras.tree.flatten(site.operation.inputs)
-                self._taken[site.path].update(value.spec.name for value in inputs)
 
     def fresh(self, wanted: str, *, beside: str) -> str:
         """A name for a layer that goes into the model of the layer with the path `beside`.

@@ -22,10 +22,12 @@ from kerasbn.catalog.activations import PLACING
 from kerasbn.catalog.linear import channel_axis
 from kerasbn.catalog.roles import Role, activation_name
 from kerasbn.errors import OptionError
-from kerasbn.graph.model import CallSite, Graph, Value, core_of
+from kerasbn.facts.facts import Facts
+from kerasbn.graph.edit import Edge, ahead, behind
+from kerasbn.graph.model import CallSite, Value, core_of
 from kerasbn.options import Options, RulePosition
-from kerasbn.passes.proposal import Reason, Skip
-from kerasbn.passes.surroundings import Surroundings
+from kerasbn.passes.proposal import Refusal, Skip
+from kerasbn.passes.reasons import Reason
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +35,8 @@ class Place:
     """A place for one normalization.
 
     Attributes:
-        site: The call site that it goes right behind, or ahead of.
-        ahead: Whether it goes ahead of the site, and acts on what that site sees alone.
+        site: The call site next to which it goes.
+        edge: On which side of it.
         serves: The call site of the layer that it is named after and takes its type from.
         position: Whether that is before or after the activation.
         axis: The axis of the channels there.
@@ -42,11 +44,16 @@ class Place:
     """
 
     site: CallSite
+    edge: Edge
     serves: CallSite
     position: str
     axis: int
     detail: str
-    ahead: bool = False
+
+    @property
+    def takes_over_output(self) -> bool:
+        """Whether it goes right behind the layer that it serves, before the activation."""
+        return self.position == "before" and self.edge == behind(self.serves.address)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,193 +83,198 @@ class _Block:
         return (self.linear.path, *(site.path for site in self.activations))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Refusal:
-    reason: Reason
-    detail: str
-
-
-def place(graph: Graph, options: Options) -> Placements:
+def place(facts: Facts, options: Options) -> Placements:
     """Find the places for batch normalization in a graph.
 
     Raises:
         OptionError: if a rule's glob matches no layer.
     """
-    return _Placer(graph, options).place()
+    return _Placer(facts, options).place()
 
 
 class _Placer:
     """The places and refusals found so far in one graph."""
 
-    def __init__(self, graph: Graph, options: Options) -> None:
-        self._graph = graph.flat()
-        self._trained = graph.trained
-        self._around = Surroundings(self._graph)
+    def __init__(self, facts: Facts, options: Options) -> None:
+        self._facts = facts
+        self._flow = facts.flow
         self._options = options
         self._places: dict[str, Place] = {}
-        self._skips: dict[str, _Refusal] = {}
-        for glob, _ in options.rules:
-            paths = [site.path for site in graph.walk()]
-            if options.normalize_inputs:
-                paths += [value.spec.name for value in keras.tree.flatten(graph.inputs)]
-            if not any(fnmatch.fnmatchcase(path, glob) for path in paths):
-                raise OptionError(
-                    f"Rule {glob!r} matches no layer of model {graph.name!r}. Layers are matched by their path, "
-                    f"such as {graph.sites[0].path if graph.sites else 'conv1'!r}; str(kerasbn.plan(model)) lists them."
-                )
+        self._skips: dict[str, Skip] = {}
+        self._check_rules()
 
     def place(self) -> Placements:
         """Go through the graph, layer by layer."""
-        blocks = {site: self._block(site) for site in self._graph.sites if self._around.role(site) is Role.LINEAR}
-        for sites in self._graph.calls.values():
+        blocks = {site: self._block(site) for site in self._flow.sites if self._flow.role(site) is Role.LINEAR}
+        for sites in self._facts.calls.values():
             if sites[0] in blocks:
                 self._settle_layer([blocks[site] for site in sites])
         self._settle_others(claimed={site.address for block in blocks.values() for site in block.activations})
         return Placements(
             places=tuple(self._places.values()),
-            skips=tuple(Skip(address, refusal.reason, refusal.detail) for address, refusal in self._skips.items()),
+            skips=tuple(self._skips.values()),
         )
 
+    def _check_rules(self) -> None:
+        sites = [site for site in self._facts.graph.walk() if not site.is_input]
+        inputs = [site for site in self._facts.graph.sites if site.is_input and self._options["normalize_inputs"]]
+        paths = [site.path for site in (*sites, *inputs)]
+        for glob, _ in self._options["rules"]:
+            if not any(fnmatch.fnmatchcase(path, glob) for path in paths):
+                raise OptionError(
+                    f"Rule {glob!r} matches no layer of model {self._facts.graph.name!r}. Layers are matched by their "
+                    f"path, such as {paths[0] if paths else 'conv1'!r}; str(kerasbn.plan(model)) lists them."
+                )
+
     def _settle_layer(self, blocks: list[_Block]) -> None:
-        positions = [self._position(block) for block in blocks]
-        refusal = next((position for position in positions if isinstance(position, _Refusal)), None)
-        by_address: dict[str, set[str | _Refusal]] = defaultdict(set)
-        for block, position in zip(blocks, positions, strict=True):
-            by_address[block.linear.address].add(position)
+        positions: dict[str, set[str]] = defaultdict(set)
+        refusal = None
         for block in blocks:
-            # One call site of a model that is called several times may lead to several activations.
-            agreed = by_address[block.linear.address]
-            self._settle(block, refusal or (agreed.copy().pop() if len(agreed) == 1 else "before"))
+            try:
+                positions[block.linear.address].add(self._position(block))
+            except Refusal as refused:
+                refusal = refusal or refused.with_traceback(None)
+        for block in blocks:
+            if refusal:
+                self._leave(refusal, block.linear, *block.activations)
+            else:
+                # One call site of a model that is called several times may lead to several activations.
+                agreed = positions[block.linear.address]
+                self._settle(block, next(iter(agreed)) if len(agreed) == 1 else "before")
 
     def _block(self, site: CallSite) -> _Block:
         built_in = activations.name_of_function(getattr(core_of(site.operation), "activation", None))
-        reached = self._around.next_sites(site) if built_in == activations.LINEAR else ()
-        return _Block(site, built_in, tuple(user for user in reached if self._around.role(user) is Role.ACTIVATION))
+        reached = self._flow.next_sites(site) if built_in == activations.LINEAR else ()
+        return _Block(site, built_in, tuple(user for user in reached if self._flow.role(user) is Role.ACTIVATION))
 
     def _rule(self, *paths: str) -> RulePosition | None:
-        for glob, position in self._options.rules:
+        for glob, position in self._options["rules"]:
             if any(fnmatch.fnmatchcase(path, glob) for path in paths):
                 return position
         return None
 
-    def _position(self, block: _Block) -> str | _Refusal:
-        """Where the normalization of a block goes, or why it gets none."""
+    def _position(self, block: _Block) -> str:
+        """Where the normalization of a block goes.
+
+        Raises:
+            Refusal: if it gets none.
+        """
         rule = self._rule(*block.paths)
-        if rule in ("skip", "none"):
-            return _Refusal(Reason.RULE, f'a rule says "{rule}"')
-        if self._options.position == "none" and rule is None:
-            return _Refusal(Reason.POSITION, 'position="none"')
-        if rule is None and (refusal := self._left_alone(block)):
-            return refusal
+        self._check_asked_for(rule)
+        if rule is None:
+            self._check_left_alone(block)
         if channel_axis(cast("keras.layers.Layer", block.linear.operation)) is None:
-            return _Refusal(Reason.CHANNEL_AXIS, "no single axis of its output holds the channels")
-        position = rule or self._options.position
+            raise Refusal(Reason.CHANNEL_AXIS, "no single axis of its output holds the channels")
+        position = rule or self._options["position"]
         if position == "auto":
             return self._automatic(block)
         if position == "after" and not block.names:
-            return _Refusal(Reason.NO_ACTIVATION, "no activation follows")
+            raise Refusal(Reason.NO_ACTIVATION, "no activation follows")
         return position
 
-    def _left_alone(self, block: _Block) -> _Refusal | None:
-        site = block.linear
-        if self._around.is_head(site):
-            return _Refusal(Reason.OUTPUT, "yields an output of the model")
-        if site.address in self._trained:
-            return _Refusal(Reason.TRAINING, "the model around it is called with training=True")
-        if site.operation in self._around.tied:
-            return _Refusal(Reason.TIED_WEIGHTS, "shares a weight with another layer")
-        if "selu" in block.names:
-            return _Refusal(Reason.SELF_NORMALIZING, "selu normalizes by itself")
-        if site in self._around.gates:
-            return _Refusal(Reason.SQUEEZE_EXCITE, "computes a gate over the channels")
-        behind = self._around.next_sites(site)
-        if any(self._around.role(user) is Role.ATTENTION for user in behind):
-            return _Refusal(Reason.ATTENTION, "yields what an attention multiplies")
-        if behind and all(self._around.role(user) is Role.OTHER and _joins(user) for user in behind):
-            return _Refusal(Reason.OPAQUE, f"joins others in {behind[0].address}, which is not looked into")
-        if self._around.is_normalized(site):
-            return _Refusal(Reason.NORMALIZED, "its block is normalized already")
-        if self._options.position in ("auto", "before") and self._around.joins_trunk(site):
-            return _Refusal(Reason.COVERED, "the sum is normalized ahead of each activation")
-        return None
+    def _check_asked_for(self, rule: RulePosition | None) -> None:
+        if rule in ("skip", "none"):
+            raise Refusal(Reason.RULE, f'a rule says "{rule}"')
+        if self._options["position"] == "none" and rule is None:
+            raise Refusal(Reason.POSITION, 'position="none"')
 
-    def _automatic(self, block: _Block) -> str | _Refusal:
+    def _check_left_alone(self, block: _Block) -> None:
+        """Refuse what is left alone but for a rule."""
+        site = block.linear
+        if self._facts.is_head(site):
+            raise Refusal(Reason.OUTPUT, "yields an output of the model")
+        if site.address in self._facts.trained:
+            raise Refusal(Reason.TRAINING, "the model around it is called with training=True")
+        if site.operation in self._facts.tied:
+            raise Refusal(Reason.TIED_WEIGHTS, "shares a weight with another layer")
+        if "selu" in block.names:
+            raise Refusal(Reason.SELF_NORMALIZING, "selu normalizes by itself")
+        if site in self._facts.gates:
+            raise Refusal(Reason.SQUEEZE_EXCITE, "computes a gate over the channels")
+        users = self._flow.next_sites(site)
+        if any(self._flow.role(user) is Role.ATTENTION for user in users):
+            raise Refusal(Reason.ATTENTION, "yields what an attention multiplies")
+        if users and all(self._flow.role(user) is Role.OTHER and _joins(user) for user in users):
+            raise Refusal(Reason.OPAQUE, f"joins others in {users[0].address}, which is not looked into")
+        if self._facts.blocks.is_normalized(site):
+            raise Refusal(Reason.NORMALIZED, "its block is normalized already")
+        if self._options["position"] in ("auto", "before") and self._facts.trunk.is_joined_by(site):
+            raise Refusal(Reason.COVERED, "the sum is normalized ahead of each activation")
+
+    def _automatic(self, block: _Block) -> str:
         placings = {PLACING.get(name, "before") for name in block.names}
         if placings == {"none"}:
-            return _Refusal(Reason.ACTIVATION, f"{', '.join(block.names)} is left as it is")
+            raise Refusal(Reason.ACTIVATION, f"{', '.join(block.names)} is left as it is")
         return "after" if placings == {"after"} else "before"
 
-    def _settle(self, block: _Block, position: str | _Refusal) -> None:
+    def _settle(self, block: _Block, position: str) -> None:
         site = block.linear
-        if isinstance(position, _Refusal):
-            self._skips[site.address] = position
-            self._skips.update((activation.address, position) for activation in block.activations)
-        elif position == "before":
-            self._add(site, serves=site, position="before", detail=_described("before", block.names))
-            covered = _Refusal(Reason.COVERED, f"normalized at {site.address}, before the activation")
-            self._skips.update((activation.address, covered) for activation in block.activations)
+        detail = _described(position, block.names)
+        if position == "before":
+            self._add(site, behind(site.address), site, position, detail)
+            covered = Refusal(Reason.COVERED, f"normalized at {site.address}, before the activation")
+            self._leave(covered, *block.activations)
         elif block.built_in != activations.LINEAR:
-            self._add(site, serves=site, position="after", detail=_described("after", block.names))
+            self._add(site, behind(site.address), site, position, detail)
         else:
             for activation in block.activations:
-                self._add(activation, serves=site, position="after", detail=_described("after", block.names))
-            behind = ", ".join(activation.address for activation in block.activations)
-            self._skips[site.address] = _Refusal(Reason.COVERED, f"normalized at {behind}, after the activation")
+                self._add(activation, behind(activation.address), site, position, detail)
+            listed = ", ".join(activation.address for activation in block.activations)
+            self._leave(Refusal(Reason.COVERED, f"normalized at {listed}, after the activation"), site)
 
     def _settle_others(self, claimed: set[str]) -> None:
         """The sites outside of blocks: activations behind something else, embeddings, attention, opaque layers."""
-        for site in self._graph.sites:
-            role = self._around.role(site)
+        for site in self._flow.sites:
+            role = self._flow.role(site)
             if role is Role.ACTIVATION and site.address not in claimed:
                 self._settle_free_activation(site)
             elif role is Role.EMBEDDING:
-                self._skips[site.address] = _Refusal(Reason.EMBEDDING, "embeddings are looked up, not computed")
+                self._leave(Refusal(Reason.EMBEDDING, "embeddings are looked up, not computed"), site)
             elif isinstance(site.operation, keras.layers.SpectralNormalization):
-                self._skips[site.address] = _Refusal(Reason.NORMALIZED, "its weights are normalized")
+                self._leave(Refusal(Reason.NORMALIZED, "its weights are normalized"), site)
             elif isinstance(site.operation, keras.layers.Layer) and site.operation.weights:
                 if role is Role.ATTENTION:
-                    self._skips[site.address] = _Refusal(Reason.ATTENTION, "attention is left as it is")
+                    self._leave(Refusal(Reason.ATTENTION, "attention is left as it is"), site)
                 elif role is Role.OTHER:
                     kind = type(site.operation).__name__
-                    self._skips[site.address] = _Refusal(Reason.OPAQUE, f"{kind} is carried over as it is")
+                    self._leave(Refusal(Reason.OPAQUE, f"{kind} is carried over as it is"), site)
 
     def _settle_free_activation(self, site: CallSite) -> None:
         rule = self._rule(site.path)
         name = activation_name(cast("keras.Operation", site.operation)) or activations.UNKNOWN
-        ahead = rule == "before" or (rule in (None, "auto") and self._pre_activates(site, name))
-        if ahead:
-            self._add(site, serves=site, position="before", detail=f"before {name}, in its branch alone", ahead=True)
+        if rule == "before" or (rule in (None, "auto") and self._pre_activates(site, name)):
+            self._add(site, ahead(site.address), site, "before", f"before {name}, in its branch alone")
         elif rule == "after":
-            self._add(site, serves=site, position="after", detail=_described("after", (name,)))
+            self._add(site, behind(site.address), site, "after", _described("after", (name,)))
         else:
-            self._skips[site.address] = self._why_free_activation_is_left(site, rule)
+            try:
+                self._check_asked_for(rule)
+                if self._facts.blocks.comes_from_normalization(site):
+                    raise Refusal(Reason.NORMALIZED, "what it acts on is normalized already")
+                raise Refusal(Reason.NOT_AFTER_LINEAR, "does not follow a linear layer")
+            except Refusal as refusal:
+                self._leave(refusal, site)
 
     def _pre_activates(self, site: CallSite, name: str) -> bool:
         return (
-            self._options.position in ("auto", "before")
-            and site in self._around.pre_activations
+            self._options["position"] in ("auto", "before")
+            and site in self._facts.trunk.pre_activations
             and PLACING.get(name, "before") == "before"
-            and not self._around.comes_from_normalization(site)
-            and not self._around.is_head(site)
+            and not self._facts.blocks.comes_from_normalization(site)
+            and not self._facts.is_head(site)
         )
 
-    def _why_free_activation_is_left(self, site: CallSite, rule: RulePosition | None) -> _Refusal:
-        if rule in ("skip", "none"):
-            return _Refusal(Reason.RULE, f'a rule says "{rule}"')
-        if self._options.position == "none":
-            return _Refusal(Reason.POSITION, 'position="none"')
-        if self._around.comes_from_normalization(site):
-            return _Refusal(Reason.NORMALIZED, "what it acts on is normalized already")
-        return _Refusal(Reason.NOT_AFTER_LINEAR, "does not follow a linear layer")
+    def _add(self, site: CallSite, edge: Edge, serves: CallSite, position: str, detail: str) -> None:
+        self._places[site.address] = Place(site, edge, serves, position, self._channel_axis(site), detail)
 
-    def _add(self, site: CallSite, *, serves: CallSite, position: str, detail: str, ahead: bool = False) -> None:
-        self._places[site.address] = Place(site, serves, position, self._channel_axis(site), detail, ahead)
+    def _leave(self, refusal: Refusal, *sites: CallSite) -> None:
+        self._skips.update((site.address, refusal.at(site.address)) for site in sites)
 
     def _channel_axis(self, site: CallSite) -> int:
         """The axis of the channels in a site's output: that of the linear layer behind it, else the last one."""
-        while self._around.role(site) is not Role.LINEAR:
-            producer = self._graph.producers.get(site.inputs[0]) if site.inputs else None
-            if producer is None or self._around.role(site) is Role.REARRANGEMENT:
+        while self._flow.role(site) is not Role.LINEAR:
+            producer = self._flow.producer(site.inputs[0]) if site.inputs else None
+            if producer is None or self._flow.role(site) is Role.REARRANGEMENT:
                 return -1
             site = producer
         return channel_axis(cast("keras.layers.Layer", site.operation)) or -1

@@ -1,97 +1,22 @@
-"""What a pass answers with: edits, and skips with their reasons."""
+"""What passes answer with: edits, and skips with their reasons; and what becomes of them, a draft.
+
+A pass is a function of the facts about a graph, the options, and the draft so far. It changes
+nothing: it yields edits, and a skip for each call site that it leaves as it is. Whatever stands in
+the way, wherever that shows, is raised as a `Refusal`; the pass makes a skip of it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import enum
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal, TypeAlias
 
-from kerasbn.graph.edit import Change
-
-
-class Reason(enum.Enum):
-    """Why a call site is left as it is."""
-
-    OUTPUT = "output"
-    """Its value, or one that folding it would change, is an output of the model, or becomes one through
-    activations and reshaping alone."""
-    NORMALIZED = "normalized"
-    """Its block is normalized already, by a batch, layer, group, RMS, unit or spectral normalization."""
-    COVERED = "covered"
-    """The normalization inserted at the neighbouring site of its block covers it."""
-    NO_ACTIVATION = "no_activation"
-    """The position is after the activation, and no activation follows."""
-    NOT_AFTER_LINEAR = "not_after_linear"
-    """An activation that does not follow a linear layer, such as one behind an addition."""
-    ACTIVATION = "activation"
-    """Its activation yields a distribution or weights (softmax and its kin), which are left as they are."""
-    SELF_NORMALIZING = "self_normalizing"
-    """Its activation is SELU, which keeps mean and variance by itself."""
-    ATTENTION = "attention"
-    """It is an attention layer, or yields what an attention multiplies."""
-    SQUEEZE_EXCITE = "squeeze_excite"
-    """It computes a gate: pooled over all locations, then multiplied with the features."""
-    EMBEDDING = "embedding"
-    """It is a table of embeddings."""
-    TIED_WEIGHTS = "tied_weights"
-    """It shares a weight with another layer, or the layer does that it would be folded into."""
-    CHANNEL_AXIS = "channel_axis"
-    """No single axis of its output holds the channels; or it normalizes another axis than the channels of the
-    layer that it would be folded into."""
-    OPAQUE = "opaque"
-    """A layer with weights that is carried over as it is and not looked into."""
-    POSITION = "position"
-    """The position asked for is "none"."""
-    RULE = "rule"
-    """A rule says "skip" or "none"."""
-    MONTE_CARLO = "monte_carlo"
-    """Dropout or noise that is called with training=True, to be random at inference too; or it stands between a
-    batch normalization and the layer that that would be folded into."""
-    NO_NORMALIZATION_BEHIND = "no_normalization_behind"
-    """Dropout with no batch normalization behind it, where it does no harm."""
-    REGULARIZER = "regularizer"
-    """Its regularizers cannot be scaled: they are neither L1 nor L2, or not arguments of the layer."""
-    ONLY_LAYER = "only_layer"
-    """Dropout that is all there is in a model inside the model."""
-    KEPT = "kept"
-    """Dropout, with the option dropout="none"."""
-    STOCHASTIC_DEPTH = "stochastic_depth"
-    """Dropout of whole branches, example by example, which goes together with batch normalization."""
-    LOCAL_RESPONSE = "local_response"
-    """A local response normalization, with the option local_response_normalization="keep"."""
-    NOT_NUMERIC = "not_numeric"
-    """An input that does not hold dense floating point numbers."""
-    AUGMENTATION = "augmentation"
-    """Noise on the inputs."""
-    RECURRENT_DROPOUT = "recurrent_dropout"
-    """The Dropout within a recurrent layer, which goes only with dropout="all"."""
-    TRAINING = "training"
-    """Called with training=True, or inside a model that is: batch normalization would use, or does use, the statistics
-    of the batch at inference."""
-    UNKNOWN_SUBCLASS = "unknown_subclass"
-    """A subclass of batch normalization, which may compute something else."""
-    NON_FINITE = "non_finite"
-    """Its weights give factors that are not finite, or that the type of the weights cannot hold."""
-    INPUT = "input"
-    """It normalizes an input of the model, and no linear layer behind it takes it in."""
-    NONLINEAR = "nonlinear"
-    """Something that does not commute with a scale and a shift is next to it, such as an activation."""
-    NEGATIVE_SCALE = "negative_scale"
-    """A scale of it is negative, and max pooling or an activation such as ReLU is next to it."""
-    ZERO_PADDING = "zero_padding"
-    """It has a shift, and zeros are added between it and the layer that it would be folded into."""
-    BRANCHES = "branches"
-    """It meets a branch, in a sum for instance, that cannot take its share."""
-    OTHER_CONSUMERS = "other_consumers"
-    """A value that folding it would change goes elsewhere too."""
-    SHARED_LAYER = "shared_layer"
-    """The layer that it would be folded into is called elsewhere too, without the same normalization there."""
-    QUANTIZED = "quantized"
-    """The layer that it would be folded into holds its weights quantized, or in two parts (LoRA)."""
-    PRECISION = "precision"
-    """The type of the numbers changes between it and the layer that it would be folded into, or that layer has
-    weights in half precision, which would be rounded once more."""
+from kerasbn.facts.facts import Facts
+from kerasbn.graph.edit import Change, Insert, Remove
+from kerasbn.graph.model import Graph
+from kerasbn.options import Options
+from kerasbn.passes.naming import Names
+from kerasbn.passes.reasons import Reason
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +25,7 @@ class Edit:
 
     Attributes:
         site: The address of the call site, `"encoder/conv2#0"`.
-        kind: `"insert"`, `"remove"` or `"replace"`.
+        kind: `"insert"`, `"remove"`, `"replace"` or `"fold"`.
         detail: What becomes of it, for people to read.
         changes: The changes of the graph that bring it about.
     """
@@ -126,16 +51,58 @@ class Skip:
     detail: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Proposals:
-    """What one pass proposes."""
+class Refusal(Exception):  # noqa: N818  # nothing went wrong: something is left as it is
+    """Something is not to be done.
 
-    edits: tuple[Edit, ...] = ()
-    skips: tuple[Skip, ...] = ()
+    Attributes:
+        reason: Why.
+        detail: The particulars, for people to read.
+    """
 
-    @classmethod
-    def of(cls, outcomes: Iterable[Edit | Skip]) -> Proposals:
-        """The edits and skips among what was found."""
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def at(self, address: str) -> Skip:
+        """The skip of a call site for this reason."""
+        return Skip(address, self.reason, self.detail)
+
+
+class Draft:
+    """All that was proposed so far. A pass looks here for what those ahead of it decided.
+
+    Attributes:
+        names: Hands out names for new layers.
+        edits: The edits, in the order in which they were proposed.
+        skips: The skips, likewise.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.names = Names(graph)
+        self.edits: list[Edit] = []
+        self.skips: list[Skip] = []
+
+    def add(self, outcomes: Iterable[Edit | Skip]) -> None:
+        """Take in what a pass proposes."""
         found = tuple(outcomes)
-        edits = tuple(each for each in found if isinstance(each, Edit))
-        return cls(edits, tuple(each for each in found if isinstance(each, Skip)))
+        self.edits += (each for each in found if isinstance(each, Edit))
+        self.skips += (each for each in found if isinstance(each, Skip))
+
+    @property
+    def changes(self) -> Iterator[Change]:
+        """The changes of all edits."""
+        return (change for edit in self.edits for change in edit.changes)
+
+    @property
+    def insertions(self) -> Iterator[Insert]:
+        """What is to be inserted."""
+        return (change for change in self.changes if isinstance(change, Insert))
+
+    @property
+    def removed(self) -> frozenset[str]:
+        """The addresses of the call sites that go."""
+        return frozenset(change.address for change in self.changes if isinstance(change, Remove))
+
+
+Pass: TypeAlias = Callable[[Facts, Options, Draft], Iterable[Edit | Skip]]

@@ -20,14 +20,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
+from kerasbn.catalog.normalization import ChannelMap, weights_for
 from kerasbn.errors import OptionError
 from kerasbn.graph.clone import constructor_arguments, float_policy
 from kerasbn.graph.model import LayerSpec
-from kerasbn.layers import BatchNormalization
 from kerasbn.options import Options
+from kerasbn.serializable import BatchNormalization
 
 _MOMENTUM = 0.95
+_UNCHANGED = ChannelMap(np.ones(()), np.zeros(()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,31 +46,35 @@ class Prototype:
     preserve: bool
 
     @classmethod
-    def asked_for(cls, options: Options) -> Prototype:
+    def asked_for(cls, options: Options, *, default: keras.layers.Layer | None = None) -> Prototype:
         """That of the options.
+
+        Args:
+            options: The options.
+            default: The layer where they name none. Defaults to `None`: the one that trains best.
 
         Raises:
             OptionError: if `norm` is not a layer instance, or cannot start as `preserve` or `data`
                 ask for.
         """
-        norm = options.norm
+        norm = options["norm"]
         if norm is None:
-            norm = BatchNormalization(momentum=_MOMENTUM, zero_debias=options.data is None)
+            norm = default or BatchNormalization(momentum=_MOMENTUM, zero_debias=options["data"] is None)
         if not isinstance(norm, keras.layers.Layer):
             raise OptionError(
                 f"Option norm is {norm!r}; it must be a layer instance, such as keras.layers.BatchNormalization(), "
                 "or None."
             )
-        if options.data is not None and not isinstance(norm, keras.layers.BatchNormalization):
+        if options["data"] is not None and not isinstance(norm, keras.layers.BatchNormalization):
             raise OptionError(
                 f"Option data is given, but norm is a {type(norm).__name__}, which keeps no statistics; leave data out."
             )
-        if options.data is not None and options.preserve and not (norm.center and norm.scale):
+        if options["data"] is not None and options["preserve"] and not (norm.center and norm.scale):
             raise OptionError(
                 "Option norm has center=False or scale=False, so it cannot start from measured statistics and compute "
                 "what the source does; give it both, or pass preserve=False."
             )
-        return cls(norm, options.preserve)
+        return cls(norm, options["preserve"])
 
     @property
     def takes_bias(self) -> bool:
@@ -100,14 +107,14 @@ class Prototype:
 def _identity(norm: keras.layers.BatchNormalization, bias: keras.Variable | None) -> Mapping[str, Callable[[], Any]]:
     """The weights with which a batch normalization adds `bias` and does nothing else, at inference."""
     variance = max(1.0 - norm.epsilon, 0.0)
-    gamma = math.sqrt(variance + norm.epsilon)
+    gamma, _ = weights_for(_UNCHANGED, 0.0, variance, norm.epsilon)
     if not norm.scale and not math.isclose(gamma, 1.0):
         raise OptionError(
             f"Option norm has scale=False and epsilon={norm.epsilon}, so it cannot start as the identity; "
             "use an epsilon below 1, scale=True, or preserve=False."
         )
     return {
-        "gamma": lambda: gamma,
+        "gamma": lambda: float(gamma),
         "beta": lambda: 0.0 if bias is None else bias,
         "moving_mean": lambda: 0.0,
         "moving_variance": lambda: variance,

@@ -11,39 +11,39 @@ from typing import Any
 
 import keras
 
+from kerasbn.facts.facts import Facts
 from kerasbn.graph.clone import spec_of
-from kerasbn.graph.edit import Replace
-from kerasbn.graph.model import Graph, LayerSpec
+from kerasbn.graph.edit import Configure
+from kerasbn.graph.model import LayerSpec
 from kerasbn.options import Options
-from kerasbn.passes.proposal import Edit, Proposals, Reason, Skip
+from kerasbn.passes.proposal import Draft, Edit, Skip
+from kerasbn.passes.reasons import Reason
 
 _NORMS = ("l1", "l2")
 
 
-def scale_regularizers(graph: Graph, options: Options) -> Proposals:
-    """Propose a new layer for each one of the source that has L1 or L2 regularizers."""
-    scale = options.weight_decay_scale
-    return Proposals() if scale is None else Proposals.of(_outcomes(graph, scale))
-
-
-def _outcomes(graph: Graph, scale: float) -> Iterator[Edit | Skip]:
-    for operation, sites in graph.calls.items():
-        layer = operation.origin if isinstance(operation, LayerSpec) else operation
-        if not isinstance(layer, keras.layers.Layer) or not any(_regularizers_of_weights(layer)):
+def scale_regularizers(facts: Facts, options: Options, draft: Draft) -> Iterator[Edit | Skip]:
+    """Propose other regularizers for each layer that has L1 or L2."""
+    scale = options["weight_decay_scale"]
+    if scale is None:
+        return
+    removed = draft.removed
+    for layer, sites in facts.calls.items():
+        addresses = [site.address for site in sites if site.address not in removed]
+        if not addresses or not isinstance(layer, keras.layers.Layer) or not _is_regularized(layer):
             continue
-        spec = operation if isinstance(operation, LayerSpec) else spec_of(layer)
-        stronger = dict(_in_arguments(spec))
-        if stronger:
-            changed = spec.with_config(**{name: _scaled(each, scale) for name, each in stronger.items()})
-            detail = f"{', '.join(stronger)} times {scale:g}"
-            yield Edit(sites[0].address, "replace", detail, (Replace(operation, changed),))
+        found = dict(_in_arguments(spec_of(layer)))
+        if found:
+            scaled = {name: _scaled(regularizer, scale) for name, regularizer in found.items()}
+            yield Edit(addresses[0], "replace", f"{', '.join(found)} times {scale:g}", (Configure(layer, scaled),))
         else:
             detail = "its regularizers are not L1 or L2, or not arguments of the layer"
-            yield Skip(sites[0].address, Reason.REGULARIZER, detail)
+            yield Skip(addresses[0], Reason.REGULARIZER, detail)
 
 
-def _regularizers_of_weights(layer: keras.layers.Layer) -> Iterator[Any]:
-    return (variable.regularizer for variable in layer.trainable_variables if variable.regularizer is not None)
+def _is_regularized(layer: keras.layers.Layer) -> bool:
+    """Whether a regularizer acts on a weight of a layer."""
+    return any(variable.regularizer is not None for variable in layer.trainable_variables)
 
 
 def _in_arguments(spec: LayerSpec) -> Iterator[tuple[str, Any]]:

@@ -7,36 +7,28 @@ The activity regularizer, which acts on the output, goes with the activation.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import keras
 
 from kerasbn.catalog import activations
-from kerasbn.graph.clone import float_policy, spec_of
-from kerasbn.graph.edit import Insert, Replace
-from kerasbn.graph.model import Graph, LayerSpec, core_of
+from kerasbn.facts.facts import Facts
+from kerasbn.graph.clone import float_policy
+from kerasbn.graph.edit import Configure, Insert, behind
+from kerasbn.graph.model import LayerSpec, core_of
 from kerasbn.passes.naming import Names
-from kerasbn.passes.placement import Place, Placements
-from kerasbn.passes.proposal import Edit, Proposals
+from kerasbn.passes.placement import Place
+from kerasbn.passes.proposal import Edit
 
 
-def split_activation(graph: Graph, placements: Placements, names: Names) -> Proposals:
+def split_activation(facts: Facts, places: Sequence[Place], names: Names) -> Iterator[Edit]:
     """Propose to split the activation of each layer that has a place before it."""
-    edits: list[Edit] = []
-    first = {
-        place.site.operation: place.site
-        for place in reversed(placements.places)
-        if place.position == "before"
-        and place.site is place.serves
-        and not place.ahead
-        and _built_in(place) != activations.LINEAR
-    }
-    for operation, site in reversed(first.items()):
+    for operation in {each.site.operation: None for each in places if each.takes_over_output and _has_activation(each)}:
         layer = cast("keras.layers.Layer", operation)
         core = core_of(layer)
-        addresses = [call.address for call in graph.calls[layer]]
-        name = names.fresh(f"{layer.name}_activation", beside=site.path)
-        bare = spec_of(layer, activation=None, activity_regularizer=None)
+        addresses = list(dict.fromkeys(site.address for site in facts.calls[layer]))
+        name = names.fresh(f"{layer.name}_activation", beside=facts.calls[layer][0].path)
         activation = LayerSpec(
             keras.layers.Activation,
             {
@@ -47,16 +39,17 @@ def split_activation(graph: Graph, placements: Placements, names: Names) -> Prop
                 "dtype": float_policy(layer),
             },
         )
-        edits.append(
-            Edit(
-                site=addresses[0],
-                kind="replace",
-                detail=f"{activations.name_of_function(core.activation)} becomes the layer {name!r}",
-                changes=(Replace(layer, bare), *(Insert(address, activation) for address in addresses)),
-            )
+        yield Edit(
+            site=addresses[0],
+            kind="replace",
+            detail=f"{activations.name_of_function(core.activation)} becomes the layer {name!r}",
+            changes=(
+                Configure(layer, {"activation": None, "activity_regularizer": None}),
+                *(Insert(behind(address), activation) for address in addresses),
+            ),
         )
-    return Proposals(tuple(edits))
 
 
-def _built_in(place: Place) -> str:
-    return activations.name_of_function(getattr(core_of(place.site.operation), "activation", None))
+def _has_activation(place: Place) -> bool:
+    built_in = activations.name_of_function(getattr(core_of(place.site.operation), "activation", None))
+    return built_in != activations.LINEAR

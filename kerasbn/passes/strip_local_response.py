@@ -11,26 +11,24 @@ from typing import Any
 
 import keras
 
+from kerasbn.facts.facts import Facts
 from kerasbn.graph.edit import Remove
-from kerasbn.graph.model import CallSite, Graph
+from kerasbn.graph.model import CallSite
 from kerasbn.options import Options
-from kerasbn.passes.proposal import Edit, Proposals, Reason, Skip
+from kerasbn.passes.proposal import Draft, Edit, Skip
+from kerasbn.passes.reasons import Reason
 
 _FUNCTIONS = ("local_response_normalization", "lrn")
 _LAYERS = ("localresponsenormalization", "localresponsenorm", "lrn", "lrn2d")
 
 
-def strip_local_response(graph: Graph, options: Options) -> Proposals:
+def strip_local_response(facts: Facts, options: Options, draft: Draft) -> Iterator[Edit | Skip]:
     """Propose to remove each call of a local response normalization."""
-    return Proposals.of(_outcomes(graph, options))
-
-
-def _outcomes(graph: Graph, options: Options) -> Iterator[Edit | Skip]:
-    for site in graph.walk():
+    for site in facts.graph.walk():
         if _is_local_response(site):
-            if options.local_response_normalization == "keep":
+            if options["local_response_normalization"] == "keep":
                 yield Skip(site.address, Reason.LOCAL_RESPONSE, 'local_response_normalization="keep"')
-            elif site.outputs[0] in graph.output_values:
+            elif site.outputs[0] in facts.graph.output_values:
                 yield Skip(site.address, Reason.OUTPUT, "yields an output of the model")
             else:
                 yield Edit(site.address, "remove", "local response normalization", (Remove(site.address),))

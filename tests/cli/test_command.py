@@ -90,6 +90,7 @@ def _content(folder):
 BAD = {
     "no arguments": ("", "MODEL"),
     "no output": ("m.keras", "-o"),
+    "no config": ("m.keras -o a.keras --config missing.toml", "'missing.toml'"),
     "missing": ("missing.keras -o a.keras", "'missing.keras' does not exist"),
     "folder": ("stuff -o a.keras", "folder"),
     "other suffix": ("old.onnx -o a.keras", ".onnx"),
@@ -209,6 +210,48 @@ def test_options(options, command, folder, tmp_path):
     np.testing.assert_allclose(written.optimizer.learning_rate, 0.5 if faster else 0.1)
     if "--no-preserve" not in options:
         assert_same_function(keras.models.load_model(folder / "m.keras"), written)
+
+
+CONFIGS = {
+    'position = "none"': ("", "a drop b y"),
+    'rules = [["a", "after"], ["*", "skip"]]\ndropout = "none"': ("", "a a_bn drop b y"),
+    'position = "none"\nnorm = "keras"': ("--position auto", "a a_bn a_activation b b_bn y"),
+    'dropout = "none"': ("--recipe bn-x5", "a a_bn a_activation drop b b_bn b_activation y"),
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_config(config, command, tmp_path):
+    """The command line wins over the file, the file over a recipe."""
+    options, expected = CONFIGS[config]
+    (tmp_path / "options.toml").write_text(config)
+    arguments = ("--config", tmp_path / "options.toml", *options.split())
+    status, _, errors = command("m.keras", "-o", tmp_path / "new.keras", *arguments)
+    assert (status, errors) == (0, [])
+    written = keras.models.load_model(tmp_path / "new.keras")
+    assert names(written) == expected
+    norms = {type(layer) for layer in written.layers if layer.name.endswith("_bn")}
+    assert norms <= {keras.layers.BatchNormalization if "keras" in config else kerasbn.layers.BatchNormalization}
+
+
+BAD_CONFIGS = {
+    "positon = 'none'": "'position'",
+    "position = 'middle'": "'middle'",
+    "rules = ['a=after']": "rules",
+    "norm = 'torch'": "kerasbn, keras",
+    "copy = false": "cannot stand in a file",
+    "position = ": "TOML",
+}
+
+
+@pytest.mark.parametrize("config", BAD_CONFIGS)
+def test_bad_config(config, command, tmp_path):
+    (tmp_path / "options.toml").write_text(config)
+    status, out, (error,) = command("m.keras", "-o", tmp_path / "new.keras", "--config", tmp_path / "options.toml")
+    assert (status, out) == (2, "")
+    assert str(tmp_path / "options.toml") in error
+    assert BAD_CONFIGS[config] in error
+    assert not (tmp_path / "new.keras").exists()
 
 
 @pytest.mark.parametrize("form", ["sample.npy", "sample.npz", "named.npz"])

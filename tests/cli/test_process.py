@@ -118,3 +118,30 @@ def test_a_terminal_without_letters_for_the_table(folder):
     process = _python(code, "m.keras", "--dry-run", cwd=folder)
     assert (process.returncode, process.stderr) == (0, "")
     assert "a#0" in process.stdout
+
+
+_SCHEDULE = """
+import keras
+
+@keras.saving.register_keras_serializable("theirs")
+class Slow(keras.optimizers.schedules.LearningRateSchedule):
+    def __call__(self, step):
+        return 0.5 / (1.0 + keras.ops.cast(step, "float32"))
+
+    def get_config(self):
+        return {}
+"""
+
+
+def test_a_schedule_of_the_users_scaled_before(folder, tmp_path):
+    """Nobody has imported its class in the process that reads the file."""
+    code = f"{_SCHEDULE}\n" + (
+        "model = keras.models.load_model('m.keras')\nmodel.compile(keras.optimizers.SGD(Slow()), 'mse')\n"
+        "import kerasbn\nkerasbn.rewrite(model, learning_rate_scale=2.0).save('scaled.keras')"
+    )
+    assert _python(code, cwd=folder).returncode == 0
+    arguments = ("scaled.keras", "-o", tmp_path / "again.keras", "--position", "none", "--lr-scale", "3")
+    process = _python(f"{_SCHEDULE}\n{_RUN}", *arguments, cwd=folder)
+    assert process.returncode == 0, process.stderr
+    rate = "import kerasbn.layers\nprint(float(keras.models.load_model('again.keras').optimizer.learning_rate))"
+    assert float(_python(f"{_SCHEDULE}\n{rate}", cwd=tmp_path).stdout) == 3.0

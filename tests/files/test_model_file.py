@@ -1,10 +1,12 @@
 """Model files, and what is wrong with those that are none."""
 
 import json
+import pathlib
 import zipfile
 
 import h5py
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
@@ -12,6 +14,8 @@ import kerasbn
 from kerasbn import ModelFileError
 from kerasbn.files.model_file import check_model_file, load
 from tests.helpers import assert_same_function, randomize
+
+WRITTEN = pathlib.Path(__file__).parent / "written"
 
 
 def _model(*further):
@@ -138,3 +142,13 @@ def test_compiled_with_a_short_name(loss, suffix, tmp_path):
     loaded = load(tmp_path / f"model{suffix}")
     assert isinstance(loaded.optimizer, keras.optimizers.SGD)
     assert keras.losses.get(loaded.loss) is keras.losses.get(loss)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_files_that_earlier_versions_wrote(suffix):
+    """With every argument of the layer, and a schedule scaled, by version 0.1.0 before its modules moved."""
+    recorded = np.load(WRITTEN / "net.npz")
+    model = load(WRITTEN / f"net{suffix}")
+    np.testing.assert_allclose(np.asarray(model(recorded["inputs"])), recorded["outputs"], rtol=1e-5)
+    np.testing.assert_allclose(float(model.optimizer.learning_rate), recorded["rate"], rtol=1e-6)
+    assert float(model.optimizer.iterations) == 4

@@ -4,7 +4,7 @@ import keras
 import pytest
 from keras import layers as L
 
-from kerasbn.graph.edit import Insert, InsertAhead, Remove, Replace, apply
+from kerasbn.graph.edit import Configure, Insert, Remove, Replace, ahead, apply, behind
 from kerasbn.graph.model import LayerSpec
 from kerasbn.graph.read import read
 
@@ -23,8 +23,9 @@ def _spec(name):
 def _sites(graph):
     """Each call site with the sites that its inputs come from."""
     return {
-        site.address: [graph.producers[value].address if value in graph.producers else "in" for value in site.inputs]
+        site.address: [graph.producers[value].address for value in site.inputs]
         for site in graph.sites
+        if not site.is_input
     }
 
 
@@ -41,30 +42,39 @@ def test_read():
 F, G = _spec("f"), _spec("g")
 
 CASES = {
-    "insert": ([Insert("a#0", F)], {"a#0": ["in"], "f#0": ["a#0"], "d#0": ["f#0"], "a#1": ["d#0"]}, ["a#1", "d#0"]),
+    "insert": (
+        [Insert(behind("a#0"), F)],
+        {"a#0": ["in"], "f#0": ["a#0"], "d#0": ["f#0"], "a#1": ["d#0"]},
+        ["a#1", "d#0"],
+    ),
+    "insert behind an input": (
+        [Insert(behind("in"), F)],
+        {"f#0": ["in"], "a#0": ["f#0"], "d#0": ["a#0"], "a#1": ["d#0"]},
+        ["a#1", "d#0"],
+    ),
     "insert at an output": (
-        [Insert("d#0", F)],
+        [Insert(behind("d#0"), F)],
         {"a#0": ["in"], "d#0": ["a#0"], "f#0": ["d#0"], "a#1": ["f#0"]},
         ["a#1", "f#0"],
     ),
     "one layer at two sites": (
-        [Insert("a#0", F), Insert("a#1", F)],
+        [Insert(behind("a#0"), F), Insert(behind("a#1"), F)],
         {"a#0": ["in"], "f#0": ["a#0"], "d#0": ["f#0"], "a#1": ["d#0"], "f#1": ["a#1"]},
         ["f#1", "d#0"],
     ),
     "two at one site, the last nearest": (
-        [Insert("a#0", F), Insert("a#0", G)],
+        [Insert(behind("a#0"), F), Insert(behind("a#0"), G)],
         {"a#0": ["in"], "g#0": ["a#0"], "f#0": ["g#0"], "d#0": ["f#0"], "a#1": ["d#0"]},
         ["a#1", "d#0"],
     ),
     "insert ahead": (
-        [InsertAhead("a#1", F)],
+        [Insert(ahead("a#1"), F)],
         {"a#0": ["in"], "d#0": ["a#0"], "f#0": ["d#0"], "a#1": ["f#0"]},
         ["a#1", "d#0"],
     ),
     "remove": ([Remove("d#0")], {"a#0": ["in"], "a#1": ["a#0"]}, ["a#1", "a#0"]),
     "remove and insert": (
-        [Remove("d#0"), Insert("a#0", F)],
+        [Remove("d#0"), Insert(behind("a#0"), F)],
         {"a#0": ["in"], "f#0": ["a#0"], "a#1": ["f#0"]},
         ["a#1", "f#0"],
     ),
@@ -84,9 +94,27 @@ def test_changes(case):
 
 def test_replace_reaches_every_call():
     graph = _graph()
-    edited = apply(graph, [Replace(graph.sites[0].operation, F)])
-    assert [site.operation is F for site in edited.sites] == [True, False, True]
+    edited = apply(graph, [Replace(graph.by_address["a#0"].operation, F)])
+    assert [site.operation is F for site in edited.sites] == [False, True, False, True]
     assert _sites(edited) == _sites(graph)
+
+
+def test_insert_ahead_of_one_input_of_several():
+    inputs = keras.Input((4,), name="in")
+    graph = read(keras.Model(inputs, L.Add(name="sum")([inputs, L.Dense(4, name="a")(inputs), inputs])))
+    edited = apply(graph, [Insert(ahead("sum#0", 2), F), Insert(ahead("sum#0", 2), G)])
+    assert _sites(edited) == {"a#0": ["in"], "f#0": ["in"], "g#0": ["f#0"], "sum#0": ["in", "a#0", "g#0"]}
+
+
+def test_configure_adds_up_and_changes_what_replaces():
+    graph = _graph()
+    layer = graph.by_address["a#0"].operation
+    changes = [Configure(layer, {"activation": "relu"}), Configure(layer, {"use_bias": False})]
+    config = apply(graph, changes).by_address["a#1"].operation.config
+    assert (config["activation"], config["use_bias"], config["units"]) == ("relu", False, 4)
+    other = LayerSpec(L.Dense, {"name": "other", "units": 4})
+    replaced = apply(graph, [*changes, Replace(layer, other)]).by_address["a#1"].operation
+    assert dict(replaced.config) == {"name": "other", "units": 4, "activation": "relu", "use_bias": False}
 
 
 def test_an_edit_of_a_site_that_is_not_there():

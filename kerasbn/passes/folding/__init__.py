@@ -1,1 +1,1 @@
-"""What folding needs: the algebra, the layers that absorb it, what it passes through, and the search."""
+"""Folding: the algebra, the layers that absorb it, what it passes through, and the search."""

@@ -1,8 +1,6 @@
 """The maps that batch normalization amounts to at inference, and their algebra.
 
     y = scale * x + shift                                 an affine map
-    scale = gamma / sqrt(variance + epsilon)              of a batch normalization
-    shift = beta - mean * scale
     (a after b)(x) = (a.scale * b.scale) * x + (a.scale * b.shift + a.shift)
 
 Both arrays are in float64. They have one axis for each axis of the value, its batch aside, of the
@@ -14,11 +12,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeAlias
 
 import numpy as np
 
-Array: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
+from kerasbn.arrays import Array
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,13 +94,6 @@ class Affine:
 def identity(rank: int) -> Affine:
     """The map y = x of a value with this number of axes besides the batch."""
     return Affine(np.ones([1] * rank), np.zeros([1] * rank))
-
-
-def normalization(mean: Array, variance: Array, epsilon: float, gamma: Array | None, beta: Array | None) -> Affine:
-    """The map of a batch normalization at inference (Ioffe & Szegedy, 2015, Algorithm 2, step 11)."""
-    with np.errstate(all="ignore"):
-        scale = (1.0 if gamma is None else gamma) / np.sqrt(variance + epsilon)
-        return Affine(scale, (0.0 if beta is None else beta) - mean * scale)
 
 
 def _of_rank(array: Array, rank: int) -> Array:

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from kerasbn.passes.folding.affine import Affine, identity, normalization
+from kerasbn.catalog.normalization import map_from
+from kerasbn.passes.folding.affine import Affine, identity
 
 SHAPE = (3, 2, 4)
 NUMBERS = st.sampled_from([-2.0, -0.5, 0.0, 1.0, 3.0])
@@ -60,9 +61,9 @@ def test_normalization(gamma, beta):
     mean, variance, x = np.array([1.0, -4.0]), np.array([4.0, 0.25]), np.array([3.0, 5.0])
     expected = (x - mean) / np.sqrt(variance + 0.1)
     expected = expected * (1 if gamma is None else gamma) + (0 if beta is None else beta)
-    np.testing.assert_allclose(_apply(normalization(mean, variance, 0.1, gamma, beta), x), expected, rtol=1e-14)
+    np.testing.assert_allclose(_apply(Affine(*map_from(mean, variance, 0.1, gamma, beta)), x), expected, rtol=1e-14)
 
 
 def test_what_is_not_finite_shows():
-    assert not np.isfinite(normalization(np.zeros(2), np.array([1.0, -1.0]), 0.0, None, None).greatest)
-    assert not np.isfinite(normalization(np.zeros(2), np.zeros(2), 0.0, None, None).greatest)
+    assert not np.isfinite(Affine(*map_from(np.zeros(2), np.array([1.0, -1.0]), 0.0, None, None)).greatest)
+    assert not np.isfinite(Affine(*map_from(np.zeros(2), np.zeros(2), 0.0, None, None)).greatest)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from kerasbn.callbacks import input_percentiles
+from kerasbn.statistics.percentiles import input_percentiles
 from reproduction import data
 from reproduction.comparison import Budget, Candidate, Result, Task, compare
 from reproduction.data import Array

@@ -1,0 +1,56 @@
+"""Batch normalization as the affine map that it is at inference, channel by channel.
+
+    y = scale x + shift
+    scale = gamma / sqrt(variance + epsilon)              gamma = scale sqrt(variance + epsilon)
+    shift = beta - mean scale                             beta  = shift + mean scale
+
+(Ioffe & Szegedy, 2015, Algorithm 2, step 11.) The left side reads a layer, the right side gives the
+weights with which it computes a given map, whatever its statistics.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from kerasbn.arrays import Array, array_of
+from kerasbn.graph.model import Operation, core_of, type_of
+from kerasbn.serializable import BatchNormalization
+
+_KNOWN = (keras.layers.BatchNormalization, BatchNormalization)
+
+
+class ChannelMap(NamedTuple):
+    """A map y = scale x + shift of each channel, in float64, of shape `(channels,)`."""
+
+    scale: Array
+    shift: Array
+
+
+def is_known(operation: Operation) -> bool:
+    """Whether an operation is a batch normalization whose inference is known, of every step or by itself.
+
+    A subclass may compute something else.
+    """
+    return type_of(core_of(operation)) in _KNOWN
+
+
+def map_of(norm: keras.layers.BatchNormalization) -> ChannelMap:
+    """What a batch normalization computes at inference."""
+    mean, variance = array_of(norm.moving_mean), array_of(norm.moving_variance)
+    gamma, beta = (None if weight is None else array_of(weight) for weight in (norm.gamma, norm.beta))
+    return map_from(mean, variance, norm.epsilon, gamma, beta)
+
+
+def map_from(mean: Array, variance: Array, epsilon: float, gamma: Array | None, beta: Array | None) -> ChannelMap:
+    """The map of given statistics and weights; `None` for a weight that the layer does without."""
+    with np.errstate(all="ignore"):  # what is not finite is found by asking
+        scale = (1.0 if gamma is None else gamma) / np.sqrt(variance + epsilon)
+        return ChannelMap(scale, (0.0 if beta is None else beta) - mean * scale)
+
+
+def weights_for(wanted: ChannelMap, mean: Any, variance: Any, epsilon: float) -> tuple[Any, Any]:
+    """Gamma and beta with which a batch normalization of these statistics computes a map."""
+    return wanted.scale * np.sqrt(variance + epsilon), wanted.shift + mean * wanted.scale

@@ -1,0 +1,1 @@
+"""The compiled state of a model: optimizer, schedules, loss and metrics."""

@@ -1,0 +1,1 @@
+"""What passes ask about a graph: each fact is found in one place, and once."""

@@ -1,0 +1,214 @@
+"""Find a learning rate by the range test (Smith, 2017).
+
+The rate grows exponentially from step to step. The loss falls while the rate is good, and diverges
+once it is too high. The best rate lies about a factor of 2 below the least that diverges (Bengio,
+2012, section 3.1.1). Here that is 4: a rate that stands still must be lower than one that is passed by.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerasbn import _keras
+from kerasbn.compilation.optimizer import leaves, successor_of
+from kerasbn.errors import OptionError, quoted
+from kerasbn.progress import shown
+from kerasbn.range_test.restoring import restored
+
+_FEW = 5
+_FEWEST = 10
+_LEAST_GAIN = 0.1
+_LOST = 0.75
+_MARGIN = 4.0
+_NOISE = 4.0
+_RISE = 0.5
+_WIDTH = 5.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LearningRateCurve:
+    """The outcome of a range test.
+
+    Attributes:
+        rates: The learning rates that were tried, from low to high.
+        losses: The loss of one batch at each.
+        smoothed: Their trend.
+        suggestion: The learning rate to train with: a quarter of that at which the loss diverged or,
+            where it did not, the one at which the trend is lowest.
+    """
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    smoothed: tuple[float, ...]
+    suggestion: float
+
+    def plot(self, path: str | Path) -> None:
+        """Write the curve as a picture.
+
+        Args:
+            path: The file; its suffix is the format, `"curve.png"` or `"curve.svg"`.
+
+        Raises:
+            OptionError: if matplotlib, the extra `kerasbn[plot]`, is missing.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise OptionError("Plots need matplotlib. Install it with: pip install 'kerasbn[plot]'") from error
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(self.rates, self.losses, color="0.75", label="loss of a batch")
+        axes.plot(self.rates, self.smoothed, color="C0", label="trend")
+        axes.axvline(self.suggestion, color="C1", linestyle="--", label=f"suggestion {self.suggestion:.2g}")
+        axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
+        axes.set_ylim(top=1.1 * max(self.smoothed[0], min(self.losses)))
+        axes.legend()
+        figure.savefig(path)
+
+
+def find_learning_rate(
+    model: keras.Model,
+    data: Any,
+    *,
+    lowest: float = 1e-5,
+    highest: float = 100.0,
+    steps: int = 400,
+    batch_size: int = 32,
+) -> LearningRateCurve:
+    """Find the learning rate for a compiled model by training it a little at ever higher ones.
+
+    Afterwards the model is as before, bit for bit: weights, statistics, optimizer, random state.
+
+    Example:
+
+    ```python
+    curve = kerasbn.find_learning_rate(model, (x, y))
+    curve.plot("rates.png")
+    model.optimizer.learning_rate = curve.suggestion
+    ```
+
+    Args:
+        model: A compiled Keras model. Its optimizer's class and configuration are used, but for
+            the learning rate; its progress is not.
+        data: What `fit` takes: a tuple `(x, y)` or `(x, y, sample_weight)` of arrays, a
+            `tf.data.Dataset`, `keras.utils.PyDataset` or generator of batches. It is gone through
+            again and again where it is shorter than `steps`.
+        lowest: The learning rate to begin with. Defaults to `1e-5`.
+        highest: The learning rate to end with. Defaults to `100.0`.
+        steps: How many steps to take between them. Fewer are taken once the loss diverges: it has lost
+            three quarters of what it had gained or, where it gained less than a tenth, is half as
+            much again as in the beginning; or it is not finite. Defaults to `400`.
+        batch_size: How many examples of arrays make a batch. Defaults to `32`.
+
+    Returns:
+        A `LearningRateCurve`.
+
+    Raises:
+        OptionError: if the model was not compiled, has several optimizers, an argument is not
+            valid, the data does not fit, or the loss is never finite.
+
+    Reference:
+
+    - [Smith, 2017](https://arxiv.org/abs/1506.01186), section 3.3, on the test.
+    - [Bengio, 2012](https://arxiv.org/abs/1206.5533), section 3.1.1, on what to make of it.
+    """
+    _check(model, lowest, highest, steps)
+    rates = np.geomspace(lowest, highest, steps)
+    losses: list[float] = []
+    diverged = False
+    with restored(model):
+        optimizer = successor_of(model.optimizer, rate=lowest)
+        _keras.train_with(model, optimizer)
+        (leaf,) = leaves(optimizer)
+        for rate, batch in zip(rates, shown(_endless(data, batch_size), "Trying learning rates", steps), strict=False):
+            leaf.learning_rate = rate
+            losses.append(_loss(model, batch))
+            if diverged := _has_diverged(losses):
+                break
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    if len(finite) < _FEWEST:
+        raise OptionError(
+            f"The loss of model {model.name!r} diverges at a learning rate of {rates[len(finite)]:.2g} already, or the "
+            f"data ended after {len(losses)} batches; nothing can be said from {len(finite)} steps. "
+            "Pass a smaller lowest, or more data."
+        )
+    smoothed = _trend(finite)
+    tried = tuple(float(rate) for rate in rates[: len(finite)])
+    return LearningRateCurve(tried, tuple(finite), tuple(smoothed), _suggestion(tried, smoothed, diverged))
+
+
+def _check(model: keras.Model, lowest: float, highest: float, steps: int) -> None:
+    if not model.compiled:
+        raise OptionError(
+            f"Model {model.name!r} was never compiled, so it cannot be trained. Call model.compile first."
+        )
+    if len(leaves(model.optimizer)) > 1:
+        raise OptionError(f"Model {model.name!r} has several optimizers; the test of one learning rate needs one.")
+    if not 0 < lowest < highest < math.inf:
+        raise OptionError(f"Options lowest={lowest!r} and highest={highest!r} must be positive, the first the smaller.")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < _FEWEST:
+        raise OptionError(f"Option steps is {steps!r}; it must be a number of at least {_FEWEST}.")
+
+
+def _endless(data: Any, batch_size: int) -> Iterator[Any]:
+    """Batches, over and over."""
+    if isinstance(data, Iterator):
+        yield from data
+        return
+    while True:
+        empty = True
+        try:
+            arrays = isinstance(data, tuple)
+            batches, _ = _keras.batches_of(*(data if arrays else (data,)), batch_size=batch_size, shuffle=arrays)
+        except Exception as error:
+            raise OptionError(
+                f"Option data cannot be taken batch by batch: {quoted(error)}. It must be arrays (x, y), a "
+                "tf.data.Dataset, a keras.utils.PyDataset, or a generator of batches."
+            ) from error
+        for batch in batches:
+            empty = False
+            yield batch
+        if empty:
+            raise OptionError("Option data holds no batch.")
+
+
+def _loss(model: keras.Model, batch: Any) -> float:
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+    model.reset_metrics()  # Keras gives the mean over all batches since then
+    return float(model.train_on_batch(x, y, sample_weight, return_dict=True)["loss"])
+
+
+def _has_diverged(losses: list[float]) -> bool:
+    """Whether the loss has lost most of what it had gained or, where that is next to nothing, has gone up by half.
+
+    A network that is torn apart by one large step may end up at the loss that it began with, and stay there. What
+    the losses of two batches in a row differ by counts for nothing.
+    """
+    if not math.isfinite(losses[-1]):
+        return True
+    if len(losses) < _FEW:
+        return False
+    means = np.convolve(losses, np.full(_FEW, 1 / _FEW), mode="valid")
+    first, lowest = means[0], means.min()
+    gain = first - lowest
+    limit = lowest + _LOST * gain if gain > _LEAST_GAIN * abs(first) else first + _RISE * abs(first)
+    noise = float(np.mean(np.abs(np.diff(losses))))
+    return bool(means[-1] > max(limit, lowest + _NOISE * noise))
+
+
+def _trend(losses: list[float]) -> list[float]:
+    """The losses smoothed over their neighbours on both sides, so that the trend does not lag."""
+    values, at = np.asarray(losses), np.arange(len(losses))
+    weights = np.exp(-0.5 * ((at[:, None] - at[None, :]) / _WIDTH) ** 2)
+    return [float(value) for value in weights @ values / weights.sum(1)]
+
+
+def _suggestion(rates: tuple[float, ...], trend: list[float], diverged: bool) -> float:
+    return rates[-1] / _MARGIN if diverged else rates[int(np.argmin(trend))]

@@ -1,0 +1,4 @@
+"""Every class of kerasbn's that a saved model may name. Importing this registers them all with Keras."""
+
+from kerasbn.serializable.batch_normalization import BatchNormalization as BatchNormalization
+from kerasbn.serializable.scaled_schedule import ScaledSchedule as ScaledSchedule

@@ -1,0 +1,59 @@
+"""Batch normalization of one batch, as fast as the backend allows.
+
+`plain` states the algebra and runs on every backend; `tensorflow` puts TensorFlow's fused kernel in
+its place where that applies; `arrangement` brings inputs of any rank, masks and ghost batches into
+the one form that `plain` works on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from kerasbn.serializable._kernels.plain import Normalized as Normalized
+
+
+def normalize(
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    *,
+    epsilon: float,
+    axis: int,
+    mask: Any = None,
+    group_size: int | None = None,
+    synchronized: bool = False,
+) -> Normalized:
+    """Normalize each channel of each group of examples with its own mean and variance.
+
+    Args:
+        x: Floats of any rank.
+        gamma: The scale, of shape `(channels,)`, in the dtype of the statistics.
+        beta: The offset, likewise.
+        epsilon: What is added to the variance.
+        axis: The axis of the channels, from 0.
+        mask: Which positions count: over the leading axes of x, or over all axes but the channels';
+            sizes of 1 stand for all. `None`: everything.
+        group_size: How many examples make up a group. `None`: all of them.
+        synchronized: Whether the statistics are those of all replicas. TensorFlow only.
+    """
+    if keras.backend.backend() == "tensorflow":
+        from kerasbn.serializable._kernels import tensorflow
+
+        return tensorflow.normalize(x, gamma, beta, epsilon, axis, mask, group_size, synchronized)
+    from kerasbn.serializable._kernels import plain
+
+    return plain.normalize(x, gamma, beta, epsilon, axis, mask, group_size)
+
+
+def infer(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, *, epsilon: float, axis: int) -> Any:
+    """Normalize each channel with the statistics given, all of shape `(channels,)`."""
+    if keras.backend.backend() == "tensorflow":
+        from kerasbn.serializable._kernels import tensorflow
+
+        if tensorflow.can_infer(x, axis):
+            return tensorflow.infer(x, mean, variance, gamma, beta, epsilon)
+    from kerasbn.serializable._kernels import plain
+
+    return plain.infer(x, mean, variance, gamma, beta, epsilon, axis)

@@ -1,0 +1,325 @@
+"""kerasbn's batch normalization layer.
+
+In training, over the m values of a channel in the batch, or in a ghost batch of it:
+
+    y = gamma (x - mean) / sqrt(variance + epsilon) + beta
+
+At inference the same with the moving statistics. These are averages over the batches, the t-th
+of which comes in at a rate a:
+
+    moving <- (1 - a) moving + a batch
+
+    a = 1 - momentum                             as in Keras
+    a = (1 - momentum) / (1 - momentum^t)        zero_debias
+    a = 1 / t                                    momentum=None, the limit of the above for momentum -> 1
+
+The second is Adam's correction of the bias: with u_t = sum_i (1 - momentum) momentum^(t - i) batch_i
+the average from zero, u_t / (1 - momentum^t) follows from itself at t - 1 by that very step. So the
+moving statistics hold the corrected values at any time, whoever reads them; what they started from
+counts for nothing once the first batch was seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from kerasbn.serializable import _kernels
+from kerasbn.serializable._kernels import Normalized
+
+
+@keras.saving.register_keras_serializable(package="kerasbn")
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Batch normalization (Ioffe & Szegedy, 2015), a drop-in for Keras's own layer.
+
+    Arguments, weights and results are by default those of `keras.layers.BatchNormalization`, and
+    weights of either load into the other. It is faster, training and inference, with TensorFlow's
+    fused kernel and under XLA; its masks may have any rank; a batch that is empty, masked
+    altogether or not finite leaves the moving statistics as they were.
+
+    Args:
+        axis: Integer, the axis of the channels. Defaults to `-1`.
+        momentum: Float from 0 to 1, the share of the moving statistics that one batch leaves as it
+            is. `None`: all batches weigh the same, a cumulative average. Defaults to `0.99`.
+        epsilon: Positive float, added to the variance. Defaults to `1e-3`.
+        center: Whether to add `beta`. Defaults to `True`.
+        scale: Whether to multiply by `gamma`. Defaults to `True`.
+        beta_initializer: Initializer of `beta`. Defaults to `"zeros"`.
+        gamma_initializer: Initializer of `gamma`. Defaults to `"ones"`.
+        moving_mean_initializer: Initializer of `moving_mean`. Defaults to `"zeros"`.
+        moving_variance_initializer: Initializer of `moving_variance`. Defaults to `"ones"`.
+        beta_regularizer: Regularizer of `beta`. Defaults to `None`.
+        gamma_regularizer: Regularizer of `gamma`. Defaults to `None`.
+        beta_constraint: Constraint of `beta`. Defaults to `None`.
+        gamma_constraint: Constraint of `gamma`. Defaults to `None`.
+        renorm: Whether to use Batch Renormalization (Ioffe, 2017): y = gamma (n r + d) + beta, where
+            n is the normalized x, r = sigma / `renorm_stddev` and d = (mean - `renorm_mean`) /
+            `renorm_stddev`, without gradients. It has three more weights. Defaults to `False`.
+        renorm_clipping: Dictionary with any of `"rmin"`, `"rmax"` and `"dmax"`, floats: r is
+            clipped to `[rmin, rmax]`, d to `[-dmax, dmax]`. Defaults to `None`.
+        renorm_momentum: Float from 0 to 1, the momentum of `renorm_mean` and `renorm_stddev`.
+            Defaults to `0.99`.
+        synchronized: Whether all replicas of a `tf.distribute` strategy share their statistics,
+            also with a mask. TensorFlow only. Defaults to `False`.
+        virtual_batch_size: Positive integer, the number of examples in a ghost batch (Hoffer et al.,
+            2017). Each ghost batch is normalized with its own statistics in training, the last one
+            being smaller where the batch is no multiple; the moving statistics average theirs,
+            weighted by size. Inference is the same. `None`: the whole batch. Defaults to `None`.
+        unbiased_variance: Whether the moving variance averages m / (m - 1) times the variance of a
+            batch of m values a channel, as in Ioffe & Szegedy's Algorithm 2. A batch of one value
+            a channel then leaves the moving statistics alone. Defaults to `False`, as in Keras.
+        zero_debias: Whether the moving statistics are corrected for what they started from (Kingma
+            and Ba, 2015, section 3), so that they are right from the first batch on, which replaces
+            what they held. `momentum=None` needs no correction. Defaults to `False`, as in Keras.
+        **kwargs: Those of every layer, such as `name` and `dtype`.
+
+    Weights:
+        `gamma`, `beta`, `moving_mean`, `moving_variance`, each of shape `(channels,)`. With `renorm`,
+        `moving_stddev`, `renorm_mean` and `renorm_stddev` too. With `zero_debias` or
+        `momentum=None`, `seen_batches` too: how many batches the moving statistics average.
+
+    Call arguments:
+        inputs: Floats of any rank.
+        training: Whether to normalize with the statistics of the batch, and to update the moving
+            ones. A layer with `trainable=False` never does.
+        mask: Booleans, the positions that count in the statistics of a batch; the others are
+            normalized too. It covers the leading axes of the inputs, as Keras's masks do, or where
+            it does not fit there, all of its axes but that of the channels. Sizes of 1 stand for all.
+
+    Input shape:
+        Any; the size of the channels' axis must be known.
+
+    Output shape:
+        That of the inputs.
+
+    Raises:
+        ValueError: if an argument is out of its range, or two of them exclude each other.
+
+    Reference:
+
+    - [Ioffe and Szegedy, 2015](https://arxiv.org/abs/1502.03167), Algorithms 1 and 2.
+    - [Ioffe, 2017](https://arxiv.org/abs/1702.03275), Batch Renormalization.
+    - [Hoffer et al., 2017](https://arxiv.org/abs/1705.08741), ghost batches, Algorithm 1.
+    - [Kingma and Ba, 2015](https://arxiv.org/abs/1412.6980), section 3, the correction of the bias.
+    """
+
+    def __init__(
+        self,
+        axis: int = -1,
+        momentum: float | None = 0.99,
+        epsilon: float = 1e-3,
+        center: bool = True,
+        scale: bool = True,
+        beta_initializer: Any = "zeros",
+        gamma_initializer: Any = "ones",
+        moving_mean_initializer: Any = "zeros",
+        moving_variance_initializer: Any = "ones",
+        beta_regularizer: Any = None,
+        gamma_regularizer: Any = None,
+        beta_constraint: Any = None,
+        gamma_constraint: Any = None,
+        renorm: bool = False,
+        renorm_clipping: Mapping[str, float] | None = None,
+        renorm_momentum: float = 0.99,
+        synchronized: bool = False,
+        *,
+        virtual_batch_size: int | None = None,
+        unbiased_variance: bool = False,
+        zero_debias: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            axis=axis,
+            momentum=0.0 if momentum is None else momentum,
+            epsilon=epsilon,
+            center=center,
+            scale=scale,
+            beta_initializer=beta_initializer,
+            gamma_initializer=gamma_initializer,
+            moving_mean_initializer=moving_mean_initializer,
+            moving_variance_initializer=moving_variance_initializer,
+            beta_regularizer=beta_regularizer,
+            gamma_regularizer=gamma_regularizer,
+            beta_constraint=beta_constraint,
+            gamma_constraint=gamma_constraint,
+            renorm=renorm,
+            renorm_clipping=renorm_clipping,
+            renorm_momentum=renorm_momentum,
+            synchronized=synchronized,
+            **kwargs,
+        )
+        self.momentum: float | None = None if momentum is None else float(momentum)
+        self.virtual_batch_size = virtual_batch_size
+        self.unbiased_variance = unbiased_variance
+        self.zero_debias = zero_debias
+        self.seen_batches = None
+        self._check_arguments()
+
+    def _check_arguments(self) -> None:
+        for name in ("momentum", "renorm_momentum"):
+            value = getattr(self, name)
+            if not (value is None and name == "momentum") and not 0 <= value <= 1:
+                remedy = " (or None for a cumulative average)" if name == "momentum" else ""
+                raise ValueError(f"Argument `{name}` must be from 0 to 1{remedy}. Received: {name}={value}")
+        if not (self.epsilon > 0 and math.isfinite(self.epsilon)):
+            raise ValueError(
+                "Argument `epsilon` must be a positive number, such as 1e-3, so that a channel of variance 0 can be "
+                f"normalized. Received: epsilon={self.epsilon}"
+            )
+        if self.zero_debias and self.momentum == 1:
+            raise ValueError(
+                "Argument `zero_debias` needs a `momentum` below 1, with which batches count for something; use "
+                "momentum=None for the average over all batches. Received: zero_debias=True, momentum=1.0"
+            )
+        size = self.virtual_batch_size
+        if size is None:
+            return
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(
+                "Argument `virtual_batch_size` must be a positive integer, or None for the whole batch. Received: "
+                f"virtual_batch_size={size!r}"
+            )
+        for name in ("renorm", "synchronized"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"Arguments `virtual_batch_size` and `{name}` exclude each other: ghost batches are smaller than "
+                    f"a batch, `{name}` is for statistics over more. Received: virtual_batch_size={size}, {name}=True"
+                )
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make the weights."""
+        rank = len(input_shape)
+        if not -rank <= self.axis < rank or input_shape[self.axis] is None:
+            raise ValueError(
+                "Argument `axis` must be an axis of the inputs whose size is known. Received: "
+                f"axis={self.axis}, input_shape={tuple(input_shape)}"
+            )
+        if self.virtual_batch_size is not None and self.axis % rank == 0:
+            raise ValueError(
+                "Argument `virtual_batch_size` splits up axis 0, so `axis` must be another one. Received: "
+                f"axis={self.axis}, input_shape={tuple(input_shape)}"
+            )
+        super().build(input_shape)
+        if self.momentum is None or self.zero_debias:
+            self.seen_batches = self.add_weight(
+                shape=(input_shape[self.axis],),
+                name="seen_batches",
+                initializer="zeros",
+                dtype="float32",
+                trainable=False,
+                autocast=False,
+            )
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Normalize."""
+        x = ops.convert_to_tensor(inputs)
+        if not keras.backend.is_float_dtype(x.dtype):
+            x = ops.cast(x, self.compute_dtype)
+        axis = self.axis % len(x.shape)
+        dtype = keras.backend.result_type(x.dtype, "float32")
+        mean, variance = ops.cast(self.moving_mean, dtype), ops.cast(self.moving_variance, dtype)
+        gamma = ops.ones_like(variance) if self.gamma is None else ops.cast(self.gamma, dtype)
+        beta = ops.zeros_like(mean) if self.beta is None else ops.cast(self.beta, dtype)
+        if training and self.trainable:
+            outputs = self._normalize_batch(x, gamma, beta, mask, axis)
+        else:
+            outputs = _kernels.infer(x, mean, variance, gamma, beta, epsilon=self.epsilon, axis=axis)
+        return ops.cast(outputs, self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "virtual_batch_size": self.virtual_batch_size,
+            "unbiased_variance": self.unbiased_variance,
+            "zero_debias": self.zero_debias,
+        }
+
+    def _normalize_batch(self, x: Any, gamma: Any, beta: Any, mask: Any, axis: int) -> Any:
+        """Normalize a batch with its own statistics, and let the moving ones have them."""
+        unit = (ops.ones_like(gamma), ops.zeros_like(beta))
+        results = _kernels.normalize(
+            x,
+            *(unit if self.renorm else (gamma, beta)),
+            epsilon=self.epsilon,
+            axis=axis,
+            mask=mask,
+            group_size=self.virtual_batch_size,
+            synchronized=self.synchronized,
+        )
+        outputs = self._renormalized(results, gamma, beta, axis) if self.renorm else results.outputs
+        self._update(*self._statistics_of(results))
+        return outputs
+
+    def _renormalized(self, results: Normalized, gamma: Any, beta: Any, axis: int) -> Any:
+        """Gamma (n r + d) + beta, of the normalized values n."""
+        dtype = results.mean.dtype
+        sigma = ops.sqrt(results.variance[0] + self.epsilon)
+        reference = ops.maximum(ops.cast(self.renorm_stddev, dtype), math.sqrt(self.epsilon))
+        r = sigma / reference
+        d = (results.mean[0] - ops.cast(self.renorm_mean, dtype)) / reference
+        clipping = self.renorm_clipping or {}
+        if clipping.get("rmin") is not None:
+            r = ops.maximum(r, clipping["rmin"])
+        if clipping.get("rmax") is not None:
+            r = ops.minimum(r, clipping["rmax"])
+        if clipping.get("dmax") is not None:
+            d = ops.clip(d, -clipping["dmax"], clipping["dmax"])
+        shape = [-1 if each == axis else 1 for each in range(len(results.outputs.shape))]
+        scale = ops.reshape(ops.stop_gradient(r) * gamma, shape)
+        offset = ops.reshape(ops.stop_gradient(d) * gamma + beta, shape)
+        return ops.cast(results.outputs, dtype) * scale + offset
+
+    def _statistics_of(self, results: Normalized) -> tuple[Any, Any, Any]:
+        """Mean and variance for the moving statistics, and which of them there is data for.
+
+        Ghost batches are averaged, weighted by their size.
+        """
+        _, mean, variance, count = results
+        enough = count > (1 if self.unbiased_variance else 0)
+        if self.unbiased_variance:
+            variance = variance * (count / ops.maximum(count - 1, 1))
+        if mean.shape[0] == 1:
+            return ops.reshape(mean, (-1,)), ops.reshape(variance, (-1,)), ops.reshape(enough, (-1,))
+        weight = ops.where(enough, count, 0) * ops.ones_like(mean)
+        total = ops.sum(weight, axis=0)
+        mean, variance = (ops.sum(each * weight, axis=0) / ops.maximum(total, 1) for each in (mean, variance))
+        return mean, variance, total > 0
+
+    def _update(self, mean: Any, variance: Any, enough: Any) -> None:
+        """Take the statistics of a batch into the moving ones, unless they are not finite."""
+        finite = ops.all(ops.isfinite(mean + variance))
+        seen = ops.logical_and(enough, finite)
+        rate = self._rate(seen)
+        self._move(self.moving_mean, mean, rate, seen)
+        if not self.renorm:
+            self._move(self.moving_variance, variance, rate, seen)
+            return
+        stddev = ops.sqrt(variance + self.epsilon)
+        self._move(self.renorm_mean, mean, 1.0 - self.renorm_momentum, seen)
+        self._move(self.renorm_stddev, stddev, 1.0 - self.renorm_momentum, seen)
+        self._move(self.moving_stddev, stddev, rate, seen)
+        moved = ops.square(ops.cast(self.moving_stddev, stddev.dtype)) - self.epsilon
+        self._move(self.moving_variance, ops.relu(moved), 1.0, seen)
+
+    def _rate(self, seen: Any) -> Any:
+        """The share of a batch in the moving statistics."""
+        if self.seen_batches is None:
+            return 1.0 - (self.momentum or 0.0)
+        seen_batches = ops.convert_to_tensor(self.seen_batches) + ops.cast(seen, "float32")
+        self.seen_batches.assign(seen_batches)
+        batches = ops.maximum(seen_batches, 1.0)
+        if self.momentum is None:
+            return 1.0 / batches
+        if self.momentum == 0:
+            return 1.0
+        return (1.0 - self.momentum) / -ops.expm1(batches * math.log(self.momentum))
+
+    def _move(self, variable: keras.Variable, value: Any, rate: Any, seen: Any) -> None:
+        old = ops.cast(variable, value.dtype)
+        rate = ops.cast(rate, value.dtype)
+        variable.assign(ops.where(seen, old * (1.0 - rate) + value * rate, old))

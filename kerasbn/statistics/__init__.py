@@ -1,0 +1,1 @@
+"""What batch normalization sees: batches of data, their moments, calibration, percentiles."""

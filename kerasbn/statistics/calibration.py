@@ -1,0 +1,175 @@
+"""Re-estimate the population statistics of batch normalization (Ioffe & Szegedy, 2015, Algorithm 2).
+
+    E[x]   <- mean over the data,   Var[x] <- m/(m - 1) variance over the data
+
+Layer after layer: the statistics of a layer are measured while all those before it use theirs. So
+each one has its stage. All batches go through the network stage by stage, and wait between two
+stages at the layers to be measured next; where they do not fit into memory, they start anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import keras
+
+from kerasbn import _keras
+from kerasbn.errors import OptionError
+from kerasbn.graph.model import CallSite, Graph, Value
+from kerasbn.graph.read import read
+from kerasbn.graph.run import Run, Runner, call_at_inference
+from kerasbn.progress import shown
+from kerasbn.statistics.data import batches
+from kerasbn.statistics.measured import check_finite, set_statistics
+from kerasbn.statistics.moments import Meter
+
+_WAITING_BYTES = 2**31
+"""How much memory batches may take that wait between two stages."""
+
+
+def calibrate(model: keras.Model, data: Any, steps: int | None = None) -> keras.Model:
+    """Re-estimate the statistics that batch normalization uses at inference, over a sample of data.
+
+    The moving averages of training lag behind the weights and forget all but the last batches.
+    This replaces them by the moments of the whole sample: of every
+    `keras.layers.BatchNormalization` and `kerasbn.layers.BatchNormalization`, in models inside the
+    model and inside of layers too, frozen or not. Masked values do not count.
+
+    Example:
+
+    ```python
+    model.fit(x, y)
+    kerasbn.calibrate(model, x)
+    ```
+
+    Args:
+        model: A Keras model. It is changed in place: the moving means and variances, nothing else.
+        data: A sample of inputs: arrays in the structure of the model's inputs, or a
+            `tf.data.Dataset`, `keras.utils.PyDataset` or generator of batches, with targets or
+            without. It may be larger than memory. It is gone through once, or, where the
+            activations of all batches at one layer take more than 2 GiB, once for each layer.
+        steps: How many batches to take. Defaults to `None`: all there are.
+
+    Returns:
+        The model.
+
+    Raises:
+        OptionError: if the data does not fit the model, holds no batch, or makes a layer's input
+            NaN or infinite. The statistics are as before then, and after an interrupt.
+
+    Reference:
+
+    - [Ioffe and Szegedy, 2015](https://arxiv.org/abs/1502.03167), Algorithm 2.
+    """
+    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
+        raise OptionError(f"Option steps is {steps!r}; it must be a positive number of batches, or None.")
+    norms = _norms_in(model)
+    kept = [(variable, variable.numpy()) for norm in norms for variable in (norm.moving_mean, norm.moving_variance)]
+    try:
+        _Calibration(model, data, steps).run()
+    except BaseException:  # an interrupt as well
+        for variable, value in kept:
+            variable.assign(value)
+        raise
+    return model
+
+
+class _Calibration:
+    """The stages of one calibration, and the batches that wait between them."""
+
+    def __init__(self, model: keras.Model, data: Any, steps: int | None) -> None:
+        self._model = model
+        self._once = list(islice(data, steps)) if isinstance(data, Iterator) else None
+        self._data = data
+        self._steps = steps
+        whole = not _keras.is_graph(model) or _keras.own_behaviour(model)
+        graph = _as_one_call(model) if whole else read(model)
+        self._runner = Runner(graph, lambda site: bool(_norms_in(site.operation)))
+        self._norms = {site: _norms_in(site.operation) for site in self._runner.sites}
+        self._stage_of = _stages(self._runner.sites, self._norms)
+        self._waiting: list[Run] = []
+        self._meter = Meter()
+
+    def run(self) -> None:
+        """Go through all stages."""
+        last = max((stage + len(self._norms[site]) for site, stage in self._stage_of.items()), default=0)
+        for stage in range(last):
+            waiting: list[Run] = []
+            size = 0
+            for run in self._runs(f"Calibrating, layer {stage + 1} of {last}"):
+                with keras.StatelessScope():  # no state of a recurrent layer is written
+                    self._advance(run, stage)
+                size += run.nbytes
+                if size <= _WAITING_BYTES:
+                    waiting.append(run)
+                else:
+                    waiting.clear()
+            self._waiting = waiting
+            for norm, moments in self._meter.read():
+                check_finite(norm, moments)
+                set_statistics(norm, moments)
+
+    def _runs(self, doing: str) -> Iterator[Run]:
+        if self._waiting:
+            yield from shown(self._waiting, doing, len(self._waiting))
+        else:
+            data = self._data if self._once is None else iter(self._once)
+            for inputs in batches(self._model, data, doing, self._steps):
+                yield self._runner.start(inputs)
+
+    def _advance(self, run: Run, stage: int) -> None:
+        """Take a batch as far as the statistics known by now go, and measure what is next there."""
+
+        def unknown(site: CallSite) -> bool:
+            return bool(self._norms[site]) and self._stage_of[site] + len(self._norms[site]) > stage
+
+        self._runner.advance(run, call_at_inference, hold=unknown)
+        for site, first in self._stage_of.items():
+            if first <= stage < first + len(self._norms[site]):
+                with _keras.observed(self._norms[site], _nth(stage - first, self._meter)):
+                    self._runner.call(run, site, call_at_inference)
+
+
+def _stages(
+    sites: tuple[CallSite, ...], norms: Mapping[CallSite, list[keras.layers.BatchNormalization]]
+) -> dict[CallSite, int]:
+    """For each call site with normalizations, the stage at which the first of them is measured.
+
+    A site has one stage for each normalization in it, behind those of all sites that it depends
+    on. A normalization that is called at several sites has the pooled moments from the last on.
+    """
+    found: dict[CallSite, int] = {}
+    behind: dict[Value, int] = {}
+    for site in sites:
+        stage = max((behind.get(value, 0) for value in site.inputs), default=0)
+        if norms[site]:
+            found[site] = stage
+        behind.update(dict.fromkeys(site.outputs, stage + len(norms[site])))
+    return found
+
+
+def _nth(number: int, meter: Meter) -> Callable[..., None]:
+    """Passes on to a meter the calls of one normalization: the one that is the nth to be called."""
+    order: dict[Any, int] = {}
+
+    def note(norm: keras.layers.BatchNormalization, *args: Any, **kwargs: Any) -> None:
+        if order.setdefault(norm, len(order)) == number:
+            meter(norm, *args, **kwargs)
+
+    return note
+
+
+def _norms_in(operation: Any) -> list[keras.layers.BatchNormalization]:
+    """A layer itself or those that it holds, if they are batch normalizations."""
+    if not isinstance(operation, keras.layers.Layer):
+        return []
+    return [layer for layer in _keras.sublayers(operation) if isinstance(layer, keras.layers.BatchNormalization)]
+
+
+def _as_one_call(model: keras.Model) -> Graph:
+    """A graph that calls a model as a whole on whatever it is given."""
+    given = Value(None)
+    site = CallSite(model, model.name, 0, args=(given,), kwargs={}, outputs=())
+    return Graph(model, inputs=[given], outputs=[], sites=(site,))

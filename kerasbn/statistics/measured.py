@@ -1,0 +1,83 @@
+"""Let batch normalization start from statistics that are measured.
+
+What it computes at inference stays the same: gamma and beta follow (`kerasbn.catalog.normalization`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import keras
+
+from kerasbn import _keras
+from kerasbn.catalog.normalization import map_of, weights_for
+from kerasbn.errors import OptionError
+from kerasbn.graph.model import CallSite
+from kerasbn.graph.read import read
+from kerasbn.graph.run import Runner, call_at_inference
+from kerasbn.statistics.data import batches
+from kerasbn.statistics.moments import Meter, Moments
+
+
+def start_from_measured(
+    model: keras.Model, norms: Collection[keras.layers.BatchNormalization], data: Any, *, preserve: bool
+) -> None:
+    """Give batch normalizations the statistics of their inputs, measured in one pass over a sample.
+
+    Args:
+        model: The model, Sequential or Functional.
+        norms: Batch normalizations of the model.
+        data: A sample of inputs, see `kerasbn.statistics.data.batches`.
+        preserve: Whether they go on to compute at inference what they compute now; so do all
+            layers behind them, and one pass sees every layer's population. If not, each
+            normalizes by the moments of the batch while it is measured, as in training.
+
+    Raises:
+        OptionError: if the data does not fit the model, or a layer's input is not finite on it.
+    """
+    runner = Runner(read(model), lambda site: site.operation in norms)
+    meter = Meter()
+
+    def call(site: CallSite, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        norm: Any = site.operation
+        if norm in norms and not preserve:
+            return norm(*args, **{**kwargs, "training": True})
+        return call_at_inference(site, args, kwargs)
+
+    with _keras.observed(norms, meter):
+        for inputs in batches(model, data, "Measuring statistics"):
+            with keras.StatelessScope():  # nothing is written: no moving average, no state of a recurrent layer
+                runner.advance(runner.start(inputs), call)
+    measured = list(meter.read())
+    for norm, moments in measured:
+        check_finite(norm, moments)
+    for norm, moments in measured:
+        if preserve:
+            _compensate(norm, moments)
+        set_statistics(norm, moments)
+
+
+def check_finite(norm: keras.layers.BatchNormalization, moments: Moments) -> None:
+    """Refuse moments that would make a layer useless.
+
+    Raises:
+        OptionError: if any of its inputs was NaN or infinite.
+    """
+    if not moments.finite:
+        raise OptionError(
+            f"On the data given, what layer {norm.name!r} normalizes is not finite. Take the inputs that are NaN or "
+            "infinite out of it, or look for the layer before that overflows."
+        )
+
+
+def set_statistics(norm: keras.layers.BatchNormalization, moments: Moments) -> None:
+    """Give a batch normalization the mean and variance of a population."""
+    norm.moving_mean.assign(moments.mean)
+    norm.moving_variance.assign(moments.variance)
+
+
+def _compensate(norm: keras.layers.BatchNormalization, moments: Moments) -> None:
+    gamma, beta = weights_for(map_of(norm), moments.mean, moments.variance, norm.epsilon)
+    norm.gamma.assign(gamma)
+    norm.beta.assign(beta)

@@ -1,0 +1,101 @@
+"""Mean and variance pooled over batches.
+
+n     = n1 + n2,   d = mean2 - mean1
+mean  = mean1 + d n2/n
+m2    = m2_1 + m2_2 + d^2 n1 n2/n                  (Chan, Golub and LeVeque, 1979)
+var   = m2/(n - 1)                                 (Ioffe & Szegedy, 2015, Algorithm 2)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerasbn.arrays import Array, array_of
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Moments:
+    """Moments of a sample, channel by channel.
+
+    Attributes:
+        count: How many values there are of each channel.
+        mean: Their mean, shape `(channels,)`.
+        squares: The sum of the squared distances from it, shape `(channels,)`.
+    """
+
+    count: float
+    mean: Array
+    squares: Array
+
+    @property
+    def variance(self) -> Array:
+        """The unbiased estimate of the population's variance, zero for a single value."""
+        return self.squares / max(self.count - 1, 1)
+
+    @property
+    def finite(self) -> bool:
+        """Whether no value was NaN or infinite."""
+        return bool(np.all(np.isfinite(self.squares)))
+
+    def __add__(self, other: Moments) -> Moments:
+        count = self.count + other.count
+        if count == 0:
+            return self
+        with np.errstate(invalid="ignore"):  # what is not finite is seen by `finite`
+            distance = other.mean - self.mean
+            mean = self.mean + distance * other.count / count
+            squares = self.squares + other.squares + distance**2 * self.count * other.count / count
+        return Moments(count, mean, squares)
+
+
+class Meter:
+    """The moments of what batch normalizations get, pooled over all their calls.
+
+    It is called as they are: `meter(norm, inputs, training=..., mask=...)`.
+    """
+
+    def __init__(self) -> None:
+        self._moments: dict[keras.layers.BatchNormalization, Moments] = {}
+
+    def __call__(
+        self, norm: keras.layers.BatchNormalization, inputs: Any, training: Any = None, mask: Any = None
+    ) -> None:
+        """Take a batch in."""
+        moments = moments_of(inputs, norm.axis, mask)
+        self._moments[norm] = self._moments[norm] + moments if norm in self._moments else moments
+
+    def read(self) -> Iterator[tuple[keras.layers.BatchNormalization, Moments]]:
+        """The moments of each that got any value."""
+        return ((norm, moments) for norm, moments in self._moments.items() if moments.count)
+
+
+def moments_of(values: Any, axis: int, mask: Any = None) -> Moments:
+    """The moments of one batch.
+
+    Args:
+        values: A tensor.
+        axis: The axis of the channels.
+        mask: A boolean tensor over the leading axes of the batch, `False` for what does not count.
+            Defaults to `None`: all counts.
+    """
+    if keras.backend.standardize_dtype(values.dtype) != "float64":
+        values = ops.cast(values, "float32")
+    rank = len(values.shape)
+    axes = [other for other in range(rank) if other != axis % rank]
+    count = float(ops.size(values) // values.shape[axis])
+    if mask is None:
+        mean = ops.mean(values, axes, keepdims=True)
+        squares = ops.sum(ops.square(values - mean), axes)
+    else:
+        counts = ops.reshape(mask, (*ops.shape(mask), *(1,) * (rank - len(mask.shape))))
+        count *= float(ops.mean(ops.cast(mask, "float64")))
+        kept = ops.where(counts, values, 0)  # a masked value may be anything, NaN as well
+        mean = ops.sum(kept, axes, keepdims=True) / max(count, 1)
+        squares = ops.sum(ops.where(counts, ops.square(kept - mean), 0), axes)
+    return Moments(count, array_of(ops.squeeze(mean, axes)), array_of(squares))

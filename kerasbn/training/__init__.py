@@ -1,1 +1,0 @@
-"""What training needs of a rewritten model: its compiled state and its optimizer."""

@@ -1,0 +1,1 @@
+"""Whether two models, or a model and a file, compute the same."""

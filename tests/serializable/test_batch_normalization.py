@@ -1,0 +1,591 @@
+"""The layer against its definition, and against Keras's."""
+
+import functools
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kerasbn.layers import BatchNormalization
+from kerasbn.serializable._kernels import tensorflow as kernels
+from tests.serializable import reference
+
+SHAPES = {
+    "vectors": ((6, 3), -1),
+    "sequences": ((4, 5, 3), -1),
+    "images": ((3, 4, 2, 3), -1),
+    "volumes": ((2, 3, 2, 2, 3), -1),
+    "sequences, channels first": ((3, 3, 4), 1),
+    "images, channels first": ((3, 3, 4, 2), 1),
+    "volumes, channels first": ((2, 3, 2, 2, 8), 1),
+    "channels in between": ((3, 2, 3, 2), 2),
+}
+MODES = {
+    "eager": lambda function: function,
+    "graph": tf.function,
+    "xla": lambda function: tf.function(function, jit_compile=True),
+    "open shapes": lambda function: tf.function(function, reduce_retracing=True),
+}
+TOLERANCES = {"float64": 1e-6, "float32": 2e-5, "mixed_float16": 5e-3, "mixed_bfloat16": 4e-2}
+
+
+@pytest.fixture(params=["small", "large"])
+def size(request, monkeypatch):
+    """What the batches of the tests count as: the fused kernel takes the large ones alone."""
+    if request.param == "large":
+        monkeypatch.setattr(kernels, "_SMALL", -1)
+
+
+by_size = pytest.mark.usefixtures("size")
+by_shape = pytest.mark.parametrize(("shape", "axis"), SHAPES.values(), ids=SHAPES)
+by_mode = pytest.mark.parametrize("mode", MODES)
+
+
+def data(shape, seed=0, mean=2.0, std=3.0):
+    return np.random.default_rng(seed).normal(size=shape) * std + mean
+
+
+def built(shape, kind=BatchNormalization, **arguments):
+    """A layer with gamma of both signs and statistics over decades."""
+    layer = kind(**arguments)
+    layer.build(shape)
+    generator = np.random.default_rng(7)
+    for variable in layer.weights:
+        values = generator.normal(size=variable.shape)
+        if variable.name in ("moving_variance", "moving_stddev", "renorm_stddev"):
+            values = np.exp(values)
+        if variable.name == "gamma":
+            values = np.sign(values) * np.exp(values)
+        if variable.name != "seen_batches":
+            variable.assign(values)
+    return layer
+
+
+def trained(layer, x, dy, mode="eager", mask=None):
+    """One step: the outputs, and the gradients of sum(dy * y) with respect to x, gamma and beta."""
+
+    def step(x, dy, mask):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = layer(x, training=True, mask=mask)
+        sources = [x, *(variable.value for variable in layer.trainable_variables)]
+        return [outputs, *tape.gradient(outputs, sources, output_gradients=dy)]
+
+    function = MODES[mode](step)
+    x, dy = (tf.constant(each, layer.compute_dtype) for each in (x, dy))
+    mask = None if mask is None else tf.constant(mask)
+    if mode == "open shapes":  # traced with other sizes before, all of them but the channels'
+        state = [variable.numpy() for variable in layer.variables]
+        for size in (2, 1):
+            paddings = [(0, 0 if axis == layer.axis % len(x.shape) else size) for axis in range(len(x.shape))]
+            larger = None if mask is None else tf.pad(mask, paddings[: len(mask.shape)])
+            function(tf.pad(x, paddings), tf.pad(dy, paddings), larger)
+        for variable, value in zip(layer.variables, state, strict=True):
+            variable.assign(value)
+    return [np.asarray(each, "float64") for each in function(x, dy, mask)]
+
+
+def assert_close(expected, got, tolerance):
+    """Max |difference| <= tolerance of max |expected|."""
+    expected, got = np.asarray(expected, "float64"), np.asarray(got, "float64")
+    assert got.shape == expected.shape
+    assert np.max(np.abs(expected - got), initial=0) <= tolerance * np.max(np.abs(expected), initial=1e-30)
+
+
+def statistics(layer):
+    return [variable.numpy() for variable in layer.variables if variable.name not in ("gamma", "beta")]
+
+
+# What Keras computes
+
+
+@by_size
+@by_shape
+@pytest.mark.parametrize(
+    ("mode", "dtype"),
+    [
+        ("eager", "float64"),
+        ("open shapes", "float32"),
+        *((mode, dtype) for mode in ("graph", "xla") for dtype in ("float32", "mixed_float16", "mixed_bfloat16")),
+    ],
+)
+def test_same_as_keras(shape, axis, mode, dtype):
+    theirs, ours = (
+        built(shape, kind, axis=axis, dtype=dtype) for kind in (keras.layers.BatchNormalization, BatchNormalization)
+    )
+    dy = data(shape, 9)
+    for seed in range(2):
+        for expected, got in zip(
+            *(trained(layer, data(shape, seed), dy, mode) for layer in (theirs, ours)), strict=True
+        ):
+            assert_close(expected, got, TOLERANCES[dtype])
+    for expected, got in zip(statistics(theirs), statistics(ours), strict=True):
+        assert_close(expected, got, 1e-5)
+    x = tf.constant(data(shape), ours.compute_dtype)
+    expected, got = (layer(x, training=False) for layer in (theirs, ours))
+    assert got.dtype == expected.dtype
+    assert_close(expected, got, TOLERANCES[dtype])
+
+
+@pytest.mark.parametrize("channels_first", [False, True])
+def test_small_and_large_batches_at_run_time(channels_first):
+    shape, axis = ((None, 16, 12), 1) if channels_first else ((None, 12, 16), -1)
+    layers = [built(shape, kind, axis=axis) for kind in (keras.layers.BatchNormalization, BatchNormalization)]
+    steps = [tf.function(lambda x, layer=layer: layer(x, training=True)) for layer in layers]
+    signature = tf.TensorSpec(shape)
+    for examples in (3, kernels._SMALL // (12 * 16), kernels._SMALL // (12 * 16) + 1):
+        x = tf.constant(data((examples, *shape[1:])), "float32")
+        assert_close(*(step.get_concrete_function(signature)(x) for step in steps), 1e-5)
+    for expected, got in zip(*map(statistics, layers), strict=True):
+        assert_close(expected, got, 1e-5)
+
+
+@by_size
+def test_xla_compiles_one_form_alone():
+    layer = built((None, 3))
+    step = tf.function(lambda x: layer(x, training=True), jit_compile=True, input_signature=[tf.TensorSpec((None, 3))])
+    compiled = step.experimental_get_compiler_ir(tf.zeros((6, 3)))(stage="optimized_hlo")
+    assert "HloModule" in compiled
+    assert "conditional" not in compiled
+    assert "batch-norm" not in compiled
+
+
+@pytest.mark.parametrize("arguments", [{"center": False}, {"scale": False}, {"center": False, "scale": False}])
+def test_without_gamma_or_beta(arguments):
+    shape = (4, 3, 3, 2)
+    theirs, ours = (built(shape, kind, **arguments) for kind in (keras.layers.BatchNormalization, BatchNormalization))
+    for expected, got in zip(*(trained(layer, data(shape), data(shape, 1)) for layer in (theirs, ours)), strict=True):
+        assert_close(expected, got, 1e-5)
+    for expected, got in zip(*(layer(data(shape), training=False) for layer in (theirs, ours)), strict=True):
+        assert_close(expected, got, 1e-5)
+
+
+@by_mode
+@pytest.mark.parametrize("masked", [False, True])
+def test_renorm_as_keras(mode, masked):
+    shape = (6, 4, 3)
+    arguments = {"renorm": True, "renorm_clipping": {"rmin": 0.5, "rmax": 2.0, "dmax": 1.5}, "renorm_momentum": 0.7}
+    theirs, ours = (built(shape, kind, **arguments) for kind in (keras.layers.BatchNormalization, BatchNormalization))
+    mask = data(shape[:2], 3) > 0 if masked else None
+    for expected, got in zip(
+        *(trained(layer, data(shape), data(shape, 1), mode, mask) for layer in (theirs, ours)), strict=True
+    ):
+        assert_close(expected, got, 1e-4)
+    for expected, got in zip(statistics(theirs), statistics(ours), strict=True):
+        assert_close(expected, got, 1e-5)
+
+
+def test_weights_load_both_ways():
+    theirs = built((4, 3), keras.layers.BatchNormalization)
+    ours = BatchNormalization()
+    ours.build((4, 3))
+    ours.set_weights(theirs.get_weights())
+    assert [variable.name for variable in ours.weights] == [variable.name for variable in theirs.weights]
+    back = keras.layers.BatchNormalization.from_config(
+        {key: value for key, value in ours.get_config().items() if key in theirs.get_config()}
+    )
+    back.build((4, 3))
+    back.set_weights(ours.get_weights())
+    assert_close(theirs(data((4, 3))), back(data((4, 3))), 0)
+    assert isinstance(ours, keras.layers.BatchNormalization)
+
+
+# Gradients
+
+
+@by_size
+@by_shape
+@pytest.mark.parametrize(
+    ("mode", "dtype"),
+    [("eager", "float64"), ("graph", "float32"), ("xla", "float32"), ("open shapes", "float32")],
+)
+@pytest.mark.parametrize("arguments", [{}, {"mask": True}, {"group": 2}, {"group": 2, "mask": True}], ids=str)
+def test_gradients(shape, axis, mode, dtype, arguments):
+    mask, group, expected, exact = by_definition(shape, axis, **arguments)
+    layer = built(shape, axis=axis, dtype=dtype, virtual_batch_size=group, epsilon=0.1)
+    outputs, *got = trained(layer, data(shape), data(shape, 1), mode, mask)
+    assert_close(expected, outputs, TOLERANCES[dtype])
+    for one, other in zip(exact, got, strict=True):
+        assert_close(one, other, 10 * TOLERANCES[dtype])
+
+
+@functools.cache
+def by_definition(shape, axis, mask=False, group=None):
+    """A mask, the size of a group, the outputs, and the gradients by differences."""
+    mask = np.arange(shape[0]) != 1 if mask else None
+    layer = built(shape, axis=axis, dtype="float64")
+    arguments = {"axis": axis, "epsilon": 0.1, "mask": mask, "group": group}
+    weights = layer.gamma.numpy(), layer.beta.numpy()
+    outputs, _ = reference.batch_normalization(data(shape), *weights, **arguments)
+    return mask, group, outputs, reference.gradients(data(shape), *weights, data(shape, 1), **arguments)
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+def test_gradients_at_inference(mode):
+    shape = (3, 4, 2, 3)
+    layer = built(shape)
+
+    def step(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = layer(x, training=False)
+        return tape.gradient(outputs, [x, layer.gamma.value, layer.beta.value])
+
+    scale = layer.gamma.numpy() / np.sqrt(layer.moving_variance.numpy() + layer.epsilon)
+    dx, dgamma, dbeta = MODES[mode](step)(tf.constant(data(shape), "float32"))
+    assert_close(np.broadcast_to(scale, shape), dx, 1e-5)
+    normalized = (data(shape) - layer.moving_mean.numpy()) / np.sqrt(layer.moving_variance.numpy() + layer.epsilon)
+    assert_close(normalized.sum((0, 1, 2)), dgamma, 1e-4)
+    assert_close(np.full(3, 24.0), dbeta, 1e-6)
+
+
+@by_size
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_second_derivatives(mode, dtype):
+    shape = (5, 3)
+    layers = [built(shape, kind, dtype=dtype) for kind in (keras.layers.BatchNormalization, BatchNormalization)]
+
+    def penalty(layer):
+        def step(x):
+            with tf.GradientTape() as outer:
+                outer.watch(x)
+                with tf.GradientTape() as inner:
+                    inner.watch(x)
+                    loss = tf.reduce_sum(layer(x, training=True) ** 3)
+                norm = tf.reduce_sum(tf.square(inner.gradient(loss, x)))
+            return outer.gradient(norm, x)
+
+        return MODES[mode](step)(tf.constant(data(shape), dtype))
+
+    assert_close(*(penalty(layer) for layer in layers), 1e-3 if dtype == "float32" else 1e-6)
+
+
+# Masks
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", ["float64", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    ("features", "axis"),
+    [((3,), -1), ((2, 3), -1), ((2, 2, 3), -1), ((3, 2), 2)],
+    ids=["rank 3", "rank 4", "5", "axis"],
+)
+def test_padded_sequences(features, axis, dtype, mode):
+    """The same numbers and gradients as on what is left without the padding, joined."""
+    lengths = (4, 1, 3)
+    shape = (len(lengths), 5, *features)
+    mask = np.arange(5) < np.array(lengths)[:, None]
+    x, dy = data(shape), np.where(mask.reshape(3, 5, *(1 for _ in features)), data(shape, 1), 0)
+    padded, joined = (
+        built(shape_, axis=axis_, dtype=dtype) for shape_, axis_ in ((shape, axis), ((1, 8, *features), axis))
+    )
+    results = trained(padded, x, dy, mode, mask)
+    expected = trained(joined, x[mask][None], dy[mask][None], mode)
+    tolerance = TOLERANCES[dtype]
+    assert_close(expected[0], results[0][mask][None], tolerance)
+    assert_close(expected[1], results[1][mask][None], tolerance)
+    assert np.all(results[1][~mask] == 0)
+    for one, other in zip(expected[2:], results[2:], strict=True):
+        assert_close(one, other, tolerance)
+    for one, other in zip(statistics(joined), statistics(padded), strict=True):
+        assert_close(one, other, 1e-5)
+
+
+@pytest.mark.parametrize("padding", [np.nan, np.inf, 1e30])
+def test_padding_may_hold_anything(padding):
+    x = data((3, 5, 2))
+    mask = np.arange(5) < np.array([4, 1, 3])[:, None]
+    garbage = np.where(mask[..., None], x, padding)
+    layers = [built(x.shape) for _ in range(2)]
+    outputs = [
+        np.asarray(layer(each, training=True, mask=mask)) for layer, each in zip(layers, (x, garbage), strict=True)
+    ]
+    assert_close(outputs[0][mask], outputs[1][mask], 1e-6)
+    for one, other in zip(*map(statistics, layers), strict=True):
+        assert_close(one, other, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "mask", "spread"),
+    [
+        ((4, 5, 3), -1, (4,), (4, 1, 1)),
+        ((4, 5, 3), -1, (4, 5), (4, 5, 1)),
+        ((4, 5, 3), -1, (4, 1), (4, 1, 1)),
+        ((4, 5, 3), -1, (4, 5, 1), (4, 5, 1)),
+        ((4, 5, 3), -1, (4, 5, 3), (4, 5, 3)),
+        ((4, 5, 2, 3), -1, (4, 5), (4, 5, 1, 1)),
+        ((4, 5, 2, 3), -1, (4, 5, 2), (4, 5, 2, 1)),
+        ((4, 5, 2, 2, 3), -1, (4, 5), (4, 5, 1, 1, 1)),
+        ((4, 3, 5), 1, (4, 3), (4, 3, 1)),  # as Keras's Masking gives it
+        ((4, 3, 5), 1, (4, 5), (4, 1, 5)),  # all axes but the channels'
+        ((4, 3, 5), 1, (4, 1, 5), (4, 1, 5)),
+        ((4, 3, 5, 2), 1, (4, 5), (4, 1, 5, 1)),
+        ((4, 3, 5, 2), 1, (4, 5, 2), (4, 1, 5, 2)),
+        ((4, 3, 5, 2), 1, (4,), (4, 1, 1, 1)),
+        ((4, 3, 3), 1, (4, 3), (4, 3, 1)),  # both would fit: as Keras
+        ((3, 5), 0, (3, 5), (3, 5)),
+    ],
+)
+def test_masks_of_any_rank_and_axis(shape, axis, mask, spread):
+    counts = data(mask, 5) > 1
+    counts[0] = True
+    layer = built(shape, axis=axis, momentum=0.0)
+    layer(data(shape), training=True, mask=counts)
+    mean, variance, _ = reference.moments(data(shape), np.broadcast_to(counts.reshape(spread), shape), axis)
+    assert_close(mean.ravel(), layer.moving_mean, 1e-5)
+    assert_close(variance.ravel(), layer.moving_variance, 1e-5)
+
+
+def test_mask_that_does_not_fit():
+    with pytest.raises(ValueError, match=r"mask must cover .*mask.shape=\(4, 7\), inputs.shape=\(4, 5, 3\), axis=2"):
+        built((4, 5, 3))(data((4, 5, 3)), training=True, mask=np.ones((4, 7), bool))
+
+
+def test_mask_of_a_model():
+    inputs = keras.Input((5, 2))
+    norm = BatchNormalization(momentum=0.0)
+    model = keras.Model(inputs, norm(keras.layers.Masking()(inputs)))
+    x = data((4, 5, 2))
+    x[:, 3:] = 0
+    model(x, training=True)
+    assert_close(x[:, :3].mean((0, 1)), norm.moving_mean, 1e-5)
+
+
+# Batches that say nothing
+
+OPTIONS = {
+    "default": {},
+    "cumulative": {"momentum": None},
+    "zero_debias": {"zero_debias": True},
+    "unbiased": {"unbiased_variance": True},
+    "ghosts": {"virtual_batch_size": 2, "zero_debias": True},
+    "renorm": {"renorm": True, "zero_debias": True},
+    "synchronized": {"synchronized": True},
+}
+
+
+@by_size
+@pytest.mark.parametrize("mode", ["eager", "xla", "open shapes"])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("batch", ["inf", "nan", "empty", "masked", "overflow"])
+def test_batch_that_says_nothing_leaves_statistics_alone(batch, options, mode):
+    layer = built((6, 4, 3), **options)
+    layer(data((6, 4, 3)), training=True)
+    before = statistics(layer)
+    x = data((0 if batch == "empty" else 6, 4, 3))
+    if batch in ("inf", "nan", "overflow"):
+        x[1, 2, 1] = 1e30 if batch == "overflow" else float(batch)
+    mask = np.zeros(x.shape[:2], bool) if batch == "masked" else None
+    outputs, dx, dgamma, dbeta = trained(layer, x, np.ones_like(x), mode, mask)
+    assert [each.tobytes() for each in statistics(layer)] == [each.tobytes() for each in before]
+    assert outputs.shape == dx.shape == x.shape
+    if batch in ("empty", "masked"):
+        assert all(np.all(np.isfinite(each)) for each in (outputs, dx, dgamma, dbeta))
+
+
+def test_channels_without_data_keep_their_statistics():
+    layer = built((2, 3, 4), axis=1, momentum=None)
+    before = statistics(layer)
+    layer(data((2, 3, 4)), training=True, mask=np.array([[True, True, False]] * 2))
+    after = statistics(layer)
+    for one, other in zip(before, after, strict=True):
+        assert one[2] == other[2]
+        assert np.all(one[:2] != other[:2])
+    assert list(layer.seen_batches.numpy()) == [1, 1, 0]
+
+
+# The moving statistics
+
+
+def batches(count=100, size=2, channels=400):
+    return np.random.default_rng(0).normal(10, 3, size=(count, size, channels)).astype("float32")
+
+
+def test_right_after_a_hundred_small_batches():
+    layer = BatchNormalization(momentum=0.99, unbiased_variance=True, zero_debias=True)
+    for batch in batches():
+        layer(batch, training=True)
+    assert abs(np.mean(layer.moving_mean) / 10 - 1) < 0.03
+    assert abs(np.mean(layer.moving_variance) / 9 - 1) < 0.1
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.99, None])
+@pytest.mark.parametrize("zero_debias", [False, True])
+@pytest.mark.parametrize("unbiased_variance", [False, True])
+def test_averages_by_their_definition(momentum, zero_debias, unbiased_variance):
+    layer = BatchNormalization(momentum=momentum, zero_debias=zero_debias, unbiased_variance=unbiased_variance)
+    given = batches(20, 4, 3)
+    for step, batch in enumerate(given):
+        layer(batch, training=True)
+        found = [
+            (each.mean(0), each.astype("float64").var(0, ddof=int(unbiased_variance))) for each in given[: step + 1]
+        ]
+        if momentum is None:
+            expected = np.mean(found, axis=0)
+        else:
+            weights = (1 - momentum) * momentum ** np.arange(step, -1, -1.0)
+            expected = np.tensordot(weights, np.array(found), 1)
+            if zero_debias:
+                expected /= 1 - momentum ** (step + 1)
+            else:
+                expected[1] += momentum ** (step + 1)  # from its start, 1
+        assert_close(expected, [layer.moving_mean, layer.moving_variance], 1e-5)
+
+
+@by_size
+@pytest.mark.parametrize("shape", [(1, 3), (1, 1, 1, 3)])
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+def test_one_value_a_channel(shape, mode):
+    biased, unbiased = built(shape, momentum=0.0), built(shape, momentum=0.0, unbiased_variance=True)
+    before = statistics(unbiased)
+    for layer in (biased, unbiased):
+        outputs, *gradients = trained(layer, data(shape), data(shape, 1), mode)
+        assert_close(layer.beta.numpy().reshape(shape), outputs, 1e-6)
+        assert all(np.all(np.isfinite(each)) for each in gradients)
+    assert_close(data(shape).ravel(), biased.moving_mean, 1e-6)
+    assert np.all(biased.moving_variance.numpy() == 0)
+    assert [each.tobytes() for each in statistics(unbiased)] == [each.tobytes() for each in before]
+
+
+@pytest.mark.parametrize("mean_and_std", [(1000.0, 1e-3), (-1000.0, 1.0), (0.0, 1e-4), (1e-3, 1e3)], ids=str)
+@pytest.mark.parametrize("shape", [(512, 4), (8, 32, 32, 4)], ids=str)
+@pytest.mark.parametrize("options", [{}, {"virtual_batch_size": 4}, {"synchronized": True}, {"mask": True}], ids=str)
+@pytest.mark.parametrize("mode", ["eager", "xla"])
+def test_variance_is_sound(mean_and_std, shape, options, mode):
+    mean, std = mean_and_std
+    x = data(shape, mean=mean, std=std).astype("float32")
+    mask = np.arange(shape[0]) < shape[0] // 2 if "mask" in options else None
+    layer = BatchNormalization(momentum=0.0, **{key: value for key, value in options.items() if key != "mask"})
+    layer.build(shape)
+    trained(layer, x, x, mode, mask)
+    _, found = reference.batch_normalization(
+        x, np.ones(4), np.zeros(4), mask=mask, group=options.get("virtual_batch_size")
+    )
+    expected = np.mean([variance for _, variance, _ in found], axis=0)
+    # The mean is off by half a unit in its last place at least, and the variance by the square of that.
+    floor = (4 * np.spacing(np.float32(abs(mean)))) ** 2
+    np.testing.assert_allclose(layer.moving_variance, expected, rtol=1e-4, atol=floor)
+
+
+# Ghost batches
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 5), st.sampled_from(["eager", "graph", "xla", "open shapes"]))
+def test_ghost_batches(examples, size, mode):
+    layer = built((examples, 2, 3), virtual_batch_size=size, momentum=0.0)
+    x = data((examples, 2, 3))
+    gamma, beta = layer.gamma.numpy(), layer.beta.numpy()
+    outputs, *_ = trained(layer, x, x, mode)
+    expected, found = reference.batch_normalization(x, gamma, beta, group=size)
+    assert_close(expected, outputs, 2e-5)
+    means, variances, counts = (np.array(each) for each in zip(*found, strict=True))
+    assert_close(np.average(means, 0, counts), layer.moving_mean, 1e-5)
+    assert_close(np.average(variances, 0, counts), layer.moving_variance, 1e-5)
+    assert_close(built((4, 2, 3))(x, training=False), built((4, 2, 3), virtual_batch_size=size)(x, training=False), 0)
+
+
+def test_unbiased_variance_of_ghost_batches_leaves_single_values_out():
+    layer = built((5, 3), virtual_batch_size=2, unbiased_variance=True, momentum=0.0)
+    x = data((5, 3))
+    layer(x, training=True)
+    assert_close(np.mean([x[:2].var(0, ddof=1), x[2:4].var(0, ddof=1)], 0), layer.moving_variance, 1e-5)
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"momentum": 1.5}, r"`momentum` must be from 0 to 1 \(or None.*momentum=1.5"),
+        ({"momentum": -0.1}, "`momentum` must be from 0 to 1.*momentum=-0.1"),
+        ({"momentum": float("nan")}, "`momentum` must be from 0 to 1.*momentum=nan"),
+        ({"renorm_momentum": 2}, "`renorm_momentum` must be from 0 to 1.*renorm_momentum=2"),
+        ({"epsilon": 0}, "`epsilon` must be a positive number.*epsilon=0"),
+        ({"epsilon": -1e-3}, "`epsilon` must be a positive number.*epsilon=-0.001"),
+        ({"epsilon": float("inf")}, "`epsilon` must be a positive number.*epsilon=inf"),
+        ({"virtual_batch_size": 0}, "`virtual_batch_size` must be a positive integer.*virtual_batch_size=0"),
+        ({"virtual_batch_size": 2.5}, "`virtual_batch_size` must be a positive integer.*virtual_batch_size=2.5"),
+        ({"virtual_batch_size": True}, "`virtual_batch_size` must be a positive integer.*virtual_batch_size=True"),
+        ({"virtual_batch_size": 4, "renorm": True}, "`virtual_batch_size` and `renorm` exclude each other"),
+        ({"virtual_batch_size": 4, "synchronized": True}, "`virtual_batch_size` and `synchronized` exclude"),
+        ({"zero_debias": True, "momentum": 1.0}, "`zero_debias` needs a `momentum` below 1"),
+    ],
+)
+def test_invalid_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        BatchNormalization(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shape", "message"),
+    [
+        ({"axis": 3}, (None, 4, 3), r"`axis` must be an axis of the inputs.*axis=3, input_shape=\(None, 4, 3\)"),
+        ({"axis": 1}, (None, None, 3), "`axis` must be an axis of the inputs whose size is known"),
+        ({"axis": 0, "virtual_batch_size": 2}, (4, 3), "`virtual_batch_size` splits up axis 0"),
+    ],
+)
+def test_inputs_that_do_not_fit(arguments, shape, message):
+    with pytest.raises(ValueError, match=message):
+        BatchNormalization(**arguments).build(shape)
+
+
+def test_configuration():
+    arguments = {
+        "axis": 1,
+        "momentum": None,
+        "epsilon": 1e-2,
+        "virtual_batch_size": 8,
+        "unbiased_variance": True,
+        "zero_debias": True,
+        "gamma_regularizer": "l2",
+    }
+    layer = BatchNormalization(**arguments)
+    twin = BatchNormalization.from_config(json.loads(json.dumps(layer.get_config())))
+    assert twin.get_config() == layer.get_config()
+    assert {key: layer.get_config()[key] for key in list(arguments)[:-1]} == dict(list(arguments.items())[:-1])
+    defaults = keras.layers.BatchNormalization(name="bn").get_config()
+    assert {**BatchNormalization(name="bn").get_config(), **defaults} == BatchNormalization(name="bn").get_config()
+
+
+def test_counter_only_where_it_is_needed():
+    for arguments, counted in (({}, False), ({"momentum": None}, True), ({"zero_debias": True}, True)):
+        layer = BatchNormalization(**arguments)
+        layer.build((None, 3))
+        assert [variable.name for variable in layer.weights] == [
+            *("gamma", "beta", "moving_mean", "moving_variance"),
+            *(["seen_batches"] if counted else []),
+        ]
+
+
+def test_integers_and_frozen_layers():
+    layer = built((4, 3))
+    before = statistics(layer)
+    layer.trainable = False
+    assert_close(layer(data((4, 3))), layer(data((4, 3)), training=True), 0)
+    assert [each.tobytes() for each in statistics(layer)] == [each.tobytes() for each in before]
+    assert layer(np.arange(12).reshape(4, 3)).dtype == "float32"
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_fit_save_and_load(tmp_path, policy, jit_compile):
+    options = {"momentum": None, "virtual_batch_size": 5, "dtype": policy}
+    layers = [
+        keras.layers.Conv2D(4, 3, dtype=policy),
+        BatchNormalization(**options),
+        keras.layers.Flatten(dtype=policy),
+    ]
+    model = keras.Sequential([keras.Input((6, 6, 1)), *layers, keras.layers.Dense(1, dtype="float32")])
+    model.compile("sgd", "mse", jit_compile=jit_compile)
+    model.fit(data((22, 6, 6, 1)), data((22, 1)), batch_size=8, verbose=0)  # the last batch is smaller
+    assert list(model.layers[1].seen_batches.numpy()) == [3] * 4
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert_close(model(data((3, 6, 6, 1))), loaded(data((3, 6, 6, 1))), 0)

@@ -1,0 +1,71 @@
+"""The layer on another backend than TensorFlow, in a process of its own, and what it runs there."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasbn.serializable._kernels import plain
+from tests.serializable import reference
+
+_CODE = """
+import sys
+import numpy as np
+import keras
+from kerasbn.layers import BatchNormalization
+from tests.serializable import reference
+
+assert keras.backend.backend() != "tensorflow"
+x = np.random.default_rng(0).normal(2, 3, size=(5, 4, 3))
+mask = np.arange(4) < np.array([4, 1, 2, 3, 4])[:, None]
+weights = np.array([1.5, -0.5, 2.0]), np.array([0.1, -1.0, 3.0])
+for axis, group, masked in ((2, None, False), (2, 2, False), (2, None, True), (2, 2, True)):
+    layer = BatchNormalization(axis=axis, virtual_batch_size=group, momentum=None)
+    layer.build(x.shape)
+    layer.gamma.assign(weights[0])
+    layer.beta.assign(weights[1])
+    given = mask if masked else None
+    expected, found = reference.batch_normalization(x, *weights, axis, mask=given, group=group)
+    np.testing.assert_allclose(layer(x, training=True, mask=given), expected, rtol=1e-5, atol=1e-5)
+    counts = [count for _, _, count in found]
+    np.testing.assert_allclose(layer.moving_mean, np.average([mean for mean, _, _ in found], 0, counts), rtol=1e-5)
+    np.testing.assert_allclose(layer.moving_variance, np.average([each for _, each, _ in found], 0, counts), rtol=1e-5)
+    layer(np.full_like(x, np.inf), training=True)
+    assert np.all(np.asarray(layer.seen_batches) == 1)
+    scale = weights[0] / np.sqrt(np.asarray(layer.moving_variance) + layer.epsilon)
+    np.testing.assert_allclose(layer(x), (x - np.asarray(layer.moving_mean)) * scale + weights[1], rtol=1e-5, atol=1e-5)
+"""
+
+
+@pytest.mark.parametrize("backend", ["numpy", "jax"])
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="Keras needs JAX for these backends")
+def test_backend(backend):
+    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", _CODE]
+    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("mask", [None, [True, False, True, True, True]])
+@pytest.mark.parametrize("group", [None, 2])
+@pytest.mark.parametrize(("shape", "axis"), [((5, 3), 1), ((5, 3, 8), 1), ((5, 2, 2, 3), 3)], ids=str)
+def test_form_without_a_gradient_of_its_own(shape, axis, group, mask):
+    """What runs there runs on TensorFlow too, which then derives the gradient as other backends do."""
+    generator = np.random.default_rng(0)
+    x, dy, gamma, beta = (generator.normal(size=size) for size in (shape, shape, 3, 3))
+    arguments = {"axis": axis, "mask": mask, "group": group}
+    expected, _ = reference.batch_normalization(x, gamma, beta, **arguments)
+    given = [tf.constant(each, "float64") for each in (x, gamma, beta)]
+    with tf.GradientTape() as tape:
+        tape.watch(given)
+        outputs = plain.normalize(*given, 1e-3, axis, mask if mask is None else np.array(mask), group).outputs
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
+    exact = reference.gradients(x, gamma, beta, dy, **arguments)
+    for one, other in zip(exact, tape.gradient(outputs, given, output_gradients=dy), strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-5 * np.max(np.abs(one)))
