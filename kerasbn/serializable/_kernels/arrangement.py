@@ -46,6 +46,24 @@ class Arranged:
             return ops.reshape(outputs, self.shape)
         return ops.reshape(outputs, (-1, *self.shape[1:]))[: self.shape[0]]
 
+    def by_channel(self, vector: Any) -> Any:
+        """A number for each channel, in the form of the statistics."""
+        channels = self._channel_axis
+        return ops.reshape(vector, [-1 if axis == channels else 1 for axis in range(len(self.x.shape))])
+
+    def by_group(self, statistics: Any) -> Any:
+        """Numbers in the form of the statistics, in the shape `(groups, channels)`."""
+        return ops.reshape(statistics, (-1, statistics.shape[self._channel_axis]))
+
+    def over_groups(self, statistics: Any) -> Any:
+        """Numbers in the form of the statistics, summed over the groups, in the shape `(channels,)`."""
+        return ops.reshape(statistics, (-1,)) if 0 in self.axes else ops.sum(self.by_group(statistics), axis=0)
+
+    @property
+    def _channel_axis(self) -> int:
+        """The last axis that no sum runs over: the first one is that of the groups, if there are any."""
+        return next(axis for axis in reversed(range(len(self.x.shape))) if axis not in self.axes)
+
 
 def arrange(inputs: Any, axis: int, *, mask: Any = None, group_size: int | None = None) -> Arranged:
     """Arrange inputs for a kernel.

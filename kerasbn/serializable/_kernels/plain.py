@@ -46,6 +46,22 @@ class Normalized(NamedTuple):
     count: Any
 
 
+class Saved(NamedTuple):
+    """What the gradient takes over from the forward pass, in the form of the statistics.
+
+    Attributes:
+        mean: The mean.
+        inverse: One over the standard deviation.
+        scale: Gamma over the standard deviation.
+        count: The number of values, m.
+    """
+
+    mean: Any
+    inverse: Any
+    scale: Any
+    count: Any
+
+
 def alone(sums: Any) -> Any:
     """The total over one replica."""
     return sums
@@ -61,45 +77,53 @@ def normalize(
 ) -> Normalized:
     """Normalize inputs of any rank. The backend derives the gradient."""
     batch = arrange(inputs, axis, mask=mask, group_size=group_size)
-    results = forward(batch, gamma, beta, epsilon)
-    return results._replace(outputs=batch.restored(results.outputs))
+    return restored(forward(batch, gamma, beta, epsilon)[0], batch)
 
 
-def forward(batch: Arranged, gamma: Any, beta: Any, epsilon: float, total: Total = alone) -> Normalized:
-    """Normalize each channel of each group."""
+def forward(batch: Arranged, gamma: Any, beta: Any, epsilon: float, total: Total = alone) -> tuple[Normalized, Saved]:
+    """Normalize each channel of each group. The results are in the form of the batch, not of its inputs."""
     values = _values(batch.x)
     count = total(count_of(batch))
     divisor = ops.maximum(count, 1)
     mean = total(_sum(values, batch)) / divisor
-    centred = values - _spread(mean, batch)
+    centred = values - mean
     variance = total(_sum(ops.square(centred), batch)) / divisor
-    scale = ops.rsqrt(variance + epsilon) * gamma
-    outputs = centred * _spread(scale, batch) + _spread(beta, batch)
-    return Normalized(ops.cast(outputs, batch.x.dtype), mean, variance, count)
+    inverse = ops.rsqrt(variance + epsilon)
+    scale = inverse * batch.by_channel(gamma)
+    outputs = centred * scale + batch.by_channel(beta)
+    results = Normalized(ops.cast(outputs, batch.x.dtype), mean, variance, count)
+    return results, Saved(mean, inverse, scale, count)
 
 
-def backward(
-    dy: Any, batch: Arranged, gamma: Any, epsilon: float, saved: Normalized, total: Total = alone
-) -> tuple[Any, Any, Any]:
-    """The gradients of x, gamma and beta, from the gradient of the outputs."""
-    dy, centred = _values(dy), _values(batch.x) - _spread(saved.mean, batch)
-    deviations = ops.rsqrt(saved.variance + epsilon)
-    scale, divisor = deviations * gamma, ops.maximum(saved.count, 1)
+def backward(dy: Any, batch: Arranged, saved: Saved, total: Total = alone) -> tuple[Any, Any, Any]:
+    """The gradients of x, gamma and beta, from the gradient of the outputs and what `forward` saved."""
+    mean, inverse, scale, count = saved
+    dy, centred = _values(dy), _values(batch.x) - mean
     unmasked = dataclasses.replace(batch, mask=None)
-    dbeta, dgamma = _sum(dy, unmasked), _sum(dy * centred, unmasked) * deviations
+    dbeta, dgamma = _sum(dy, unmasked), _sum(dy * centred, unmasked) * inverse
+    divisor = ops.maximum(count, 1)
     through_mean = scale * total(dbeta) / divisor
-    through_variance = scale * deviations * total(dgamma) / divisor
-    through_statistics = _spread(through_mean, batch) + centred * _spread(through_variance, batch)
-    dx = dy * _spread(scale, batch) - _counting(through_statistics, batch.mask)
-    return ops.cast(dx, batch.x.dtype), ops.sum(dgamma, axis=0), ops.sum(dbeta, axis=0)
+    through_variance = scale * inverse * total(dgamma) / divisor
+    dx = dy * scale - _counting(through_mean + centred * through_variance, batch.mask)
+    return ops.cast(dx, batch.x.dtype), batch.over_groups(dgamma), batch.over_groups(dbeta)
+
+
+def restored(results: Normalized, batch: Arranged) -> Normalized:
+    """Results in the form of a batch, in the form of its inputs."""
+    outputs, mean, variance, count = results
+    return Normalized(
+        batch.restored(outputs),
+        batch.by_group(mean),
+        batch.by_group(variance),
+        count if batch.mask is None else batch.by_group(count),
+    )
 
 
 def count_of(batch: Arranged) -> Any:
-    """The number of values of a channel that count: a scalar, or of shape `(groups, 1 or channels)`."""
+    """The number of values of a channel that count: a scalar, or with a mask in the form of the statistics."""
     dtype = dtype_of_statistics(batch.x)
     if batch.mask is not None:
-        counts = ops.sum(ops.cast(batch.mask, dtype), axis=batch.axes)
-        return ops.reshape(counts, (-1, counts.shape[-1]))
+        return ops.sum(ops.cast(batch.mask, dtype), axis=batch.axes, keepdims=True)
     sizes = ops.shape(batch.x)
     return ops.cast(math.prod(sizes[axis] for axis in batch.axes), dtype)
 
@@ -116,19 +140,8 @@ def _values(x: Any) -> Any:
 
 
 def _sum(values: Any, batch: Arranged) -> Any:
-    """The sum of what counts, of shape `(groups, channels)`."""
-    sums = ops.sum(_counting(values, batch.mask), axis=batch.axes)
-    return ops.reshape(sums, (-1, sums.shape[-1]))
-
-
-def _spread(statistics: Any, batch: Arranged) -> Any:
-    """Numbers of shape `(groups, channels)` or `(channels,)`, to go with the values of the batch."""
-    shape = [1] * len(batch.x.shape)
-    *groups, channels = (axis for axis in range(len(shape)) if axis not in batch.axes)
-    shape[channels] = statistics.shape[-1]
-    if groups:
-        shape[groups[0]] = -1
-    return ops.reshape(statistics, shape)
+    """The sum of what counts, with sizes of 1 on the axes of the sums."""
+    return ops.sum(_counting(values, batch.mask), axis=batch.axes, keepdims=True)
 
 
 def _counting(x: Any, mask: Any) -> Any:

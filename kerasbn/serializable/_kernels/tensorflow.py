@@ -27,7 +27,7 @@ from keras import ops
 
 from kerasbn.serializable._kernels import plain
 from kerasbn.serializable._kernels.arrangement import arrange
-from kerasbn.serializable._kernels.plain import Normalized
+from kerasbn.serializable._kernels.plain import Normalized, Saved
 
 _FUSED_DTYPES = ("float32", "float16", "bfloat16")
 _SMALL = 2**16
@@ -54,11 +54,10 @@ def normalize(
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def normalized(x: Any, gamma: Any, beta: Any) -> Any:
         given = dataclasses.replace(batch, x=x)
-        results = plain.forward(given, gamma, beta, epsilon, total)
-        return tuple(results), lambda dy, *_: plain.backward(dy, given, gamma, epsilon, results, total)
+        results, saved = plain.forward(given, gamma, beta, epsilon, total)
+        return tuple(results), lambda dy, *_: plain.backward(dy, given, saved, total)
 
-    results = Normalized(*normalized(batch.x, gamma, beta))
-    return results._replace(outputs=batch.restored(results.outputs))
+    return plain.restored(Normalized(*normalized(batch.x, gamma, beta)), batch)
 
 
 def can_infer(x: Any, axis: int) -> bool:
@@ -144,8 +143,11 @@ def _fused(x: Any, gamma: Any, beta: Any, epsilon: float, axis: int) -> Normaliz
             return layout.from_kernel(y), mean, variance, *reserved
 
         def unfused() -> tuple[Any, ...]:
-            outputs, mean, variance, _ = plain.normalize(x, gamma, beta, epsilon, axis)
-            return outputs, mean[0], variance[0], mean[0], variance[0], tf.zeros([0])
+            batch = arrange(x, axis)
+            results, saved = plain.forward(batch, gamma, beta, epsilon)
+            outputs, mean, variance, _ = plain.restored(results, batch)
+            reserved = (batch.over_groups(each) for each in saved[:3])
+            return outputs, mean[0], variance[0], *reserved
 
         y, mean, variance, *reserved = _in_form(form, fused, unfused)
 
@@ -166,8 +168,9 @@ def _fused(x: Any, gamma: Any, beta: Any, epsilon: float, axis: int) -> Normaliz
 
             def unfused() -> tuple[Any, ...]:
                 batch = arrange(x, axis)
-                saved = Normalized(y, reserved[0][None], reserved[1][None], count)
-                dx, dgamma, dbeta = plain.backward(arrange(dy, axis).x, batch, gamma, epsilon, saved)
+                mean, inverse, scale = (batch.by_channel(each) for each in reserved)
+                saved = Saved(mean, inverse, scale, count)
+                dx, dgamma, dbeta = plain.backward(arrange(dy, axis).x, batch, saved)
                 return batch.restored(dx), dgamma, dbeta
 
             dx, dgamma, dbeta = _in_form(form, fused, unfused)
