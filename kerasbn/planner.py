@@ -164,7 +164,7 @@ def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
             `keras.layers.BatchNormalization()` makes models that load without kerasbn. Defaults to
             `None`: `kerasbn.layers.BatchNormalization(momentum=0.95, zero_debias=True)`, whose moving
             statistics are right from the first batch on and soon follow.
-        dropout: Which Dropout goes. `"redundant"`: what feeds a batch normalization further down.
+        dropout: Which Dropout goes. `"redundant"`: what feeds a batch normalization behind it.
             `"all"`, `"none"`. Defaults to `"redundant"`.
         normalize_inputs: Whether each input of numbers is normalized as well, in the place of
             standardising the data. A rule `("name", "skip")` leaves the input of that name alone.

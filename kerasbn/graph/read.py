@@ -20,53 +20,66 @@ def read(model: keras.Model) -> Graph:
     Raises:
         UnsupportedModelError: for a model of another kind, and one that was not built yet.
     """
-    return _read(model, "", {})
+    return _Reader(model, "", {}).graph()
 
 
-def _read(model: keras.Model, prefix: str, known: dict[int, Graph]) -> Graph:
-    functional = _functional(model)
-    values: dict[int, Value] = {}
+class _Reader:
+    """Reads one model. The graphs of the models inside are known by the `id` of their model."""
 
-    def value_of(tensor: Any) -> Any:
-        if not isinstance(tensor, keras.KerasTensor):
-            return tensor
-        return values.setdefault(id(tensor), Value(tensor))
+    def __init__(self, model: keras.Model, prefix: str, known: dict[int, Graph]) -> None:
+        self._model = model
+        self._functional = _functional(model)
+        self._prefix = prefix
+        self._known = known
+        self._values: dict[int, Value] = {}
+        self._calls = _keras.recorded_calls(self._functional)
+        self._numbers: dict[int, dict[int, int]] = defaultdict(dict)
+        for order, identity in sorted((_order(call), id(call.operation)) for call in self._calls):
+            self._numbers[identity][order] = len(self._numbers[identity])
 
-    recorded = _keras.recorded_calls(functional)
-    numbers: dict[int, dict[int, int]] = defaultdict(dict)
-    for order, identity in sorted((_keras.call_order(call.outputs[0]), id(call.operation)) for call in recorded):
-        numbers[identity][order] = len(numbers[identity])
-
-    inputs = keras.tree.map_structure(value_of, _keras.input_structure(functional))
-    sites = [_input_site(value, prefix) for value in keras.tree.flatten(inputs)]
-    for call in recorded:
-        path = prefix + call.operation.name
-        operation = call.operation
-        if isinstance(operation, keras.Model) and _keras.is_graph(operation):
-            if id(operation) not in known:
-                known[id(operation)] = _read(operation, f"{path}/", known)
-            operation = known[id(operation)]
-        sites.append(
-            CallSite(
-                operation=operation,
-                path=path,
-                call=numbers[id(call.operation)][_keras.call_order(call.outputs[0])],
-                args=keras.tree.map_structure(value_of, call.args),
-                kwargs=keras.tree.map_structure(value_of, call.kwargs),
-                outputs=tuple(value_of(tensor) for tensor in call.outputs),
-            )
+    def graph(self) -> Graph:
+        """The graph of the model."""
+        inputs = self._values_of(_keras.input_structure(self._functional))
+        return Graph(
+            model=self._model,
+            inputs=inputs,
+            outputs=self._values_of(_keras.output_structure(self._functional)),
+            sites=(*map(self._input, keras.tree.flatten(inputs)), *map(self._call, self._calls)),
         )
-    return Graph(
-        model=model,
-        inputs=inputs,
-        outputs=keras.tree.map_structure(value_of, _keras.output_structure(functional)),
-        sites=tuple(sites),
-    )
+
+    def _input(self, value: Value) -> CallSite:
+        layer = _keras.input_layer_of(value.spec)
+        return CallSite(layer, self._prefix + layer.name, call=0, args=(), kwargs={}, outputs=(value,))
+
+    def _call(self, call: _keras.Call) -> CallSite:
+        path = self._prefix + call.operation.name
+        return CallSite(
+            operation=self._operation(call.operation, path),
+            path=path,
+            call=self._numbers[id(call.operation)][_order(call)],
+            args=self._values_of(call.args),
+            kwargs=self._values_of(call.kwargs),
+            outputs=tuple(self._values_of(call.outputs)),
+        )
+
+    def _operation(self, operation: keras.Operation, path: str) -> keras.Operation | Graph:
+        if not isinstance(operation, keras.Model) or not _keras.is_graph(operation):
+            return operation
+        if id(operation) not in self._known:
+            self._known[id(operation)] = _Reader(operation, f"{path}/", self._known).graph()
+        return self._known[id(operation)]
+
+    def _values_of(self, structure: Any) -> Any:
+        """A structure with a value in the place of each tensor."""
+
+        def value_of(leaf: Any) -> Any:
+            return self._values.setdefault(id(leaf), Value(leaf)) if isinstance(leaf, keras.KerasTensor) else leaf
+
+        return keras.tree.map_structure(value_of, structure)
 
 
-def _input_site(value: Value, prefix: str) -> CallSite:
-    layer = _keras.input_layer_of(value.spec)
-    return CallSite(layer, prefix + layer.name, call=0, args=(), kwargs={}, outputs=(value,))
+def _order(call: _keras.Call) -> int:
+    return _keras.call_order(call.outputs[0])
 
 
 def _functional(model: keras.Model) -> Any:

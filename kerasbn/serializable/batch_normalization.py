@@ -132,6 +132,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         zero_debias: bool = False,
         **kwargs: Any,
     ) -> None:
+        # Keras's arguments are in Keras's order, as users may pass them by position.
         super().__init__(
             axis=axis,
             momentum=0.0 if momentum is None else momentum,

@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -125,61 +125,72 @@ def _fused(x: Any, gamma: Any, beta: Any, epsilon: float, axis: int) -> Normaliz
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def normalized(x: Any, gamma: Any, beta: Any) -> Any:
         form = _form(x)
-
-        def fused(device: str) -> tuple[Any, ...]:
-            layout = _layout(x, axis, device)
-            y, mean, variance, *reserved = tf.raw_ops.FusedBatchNormV3(
-                x=layout.to_kernel(x),
-                scale=gamma,
-                offset=beta,
-                mean=tf.zeros([0]),
-                variance=tf.zeros([0]),
-                epsilon=epsilon,
-                data_format=layout.data_format,
-            )
-            # The kernel's variance is the unbiased one, and of an empty batch it says NaN.
-            mean = tf.math.multiply_no_nan(mean, tf.minimum(count, 1))
-            variance = tf.math.multiply_no_nan(variance, tf.maximum(count - 1, 0) / tf.maximum(count, 1))
-            return layout.from_kernel(y), mean, variance, *reserved
-
-        def unfused() -> tuple[Any, ...]:
-            batch = arrange(x, axis)
-            results, saved = plain.forward(batch, gamma, beta, epsilon)
-            outputs, mean, variance, _ = plain.restored(results, batch)
-            reserved = (batch.over_groups(each) for each in saved[:3])
-            return outputs, mean[0], variance[0], *reserved
-
-        y, mean, variance, *reserved = _in_form(form, fused, unfused)
+        y, mean, variance, *reserved = _in_form(
+            form,
+            lambda device: _kernel_forward(x, gamma, beta, epsilon, count, _layout(x, axis, device)),
+            lambda: _plain_forward(x, gamma, beta, epsilon, axis),
+        )
 
         def gradient(dy: Any, *_: Any) -> Any:
-            def fused(device: str) -> tuple[Any, ...]:
-                layout = _layout(x, axis, device)
-                dx, dgamma, dbeta, *_ = tf.raw_ops.FusedBatchNormGradV3(
-                    y_backprop=layout.to_kernel(dy),
-                    x=layout.to_kernel(x),
-                    scale=gamma,
-                    reserve_space_1=reserved[0],
-                    reserve_space_2=reserved[1],
-                    reserve_space_3=reserved[2],
-                    epsilon=epsilon,
-                    data_format=layout.data_format,
-                )
-                return layout.from_kernel(dx), dgamma, dbeta
-
-            def unfused() -> tuple[Any, ...]:
-                batch = arrange(x, axis)
-                mean, inverse, scale = (batch.by_channel(each) for each in reserved)
-                saved = Saved(mean, inverse, scale, count)
-                dx, dgamma, dbeta = plain.backward(arrange(dy, axis).x, batch, saved)
-                return batch.restored(dx), dgamma, dbeta
-
-            dx, dgamma, dbeta = _in_form(form, fused, unfused)
+            dx, dgamma, dbeta = _in_form(
+                form,
+                lambda device: _kernel_backward(dy, x, gamma, epsilon, reserved, _layout(x, axis, device)),
+                lambda: _plain_backward(dy, x, count, reserved, axis),
+            )
             return tf.ensure_shape(dx, x.shape), dgamma, dbeta
 
         return (tf.ensure_shape(y, x.shape), mean, variance), gradient
 
     outputs, mean, variance = normalized(x, gamma, beta)
     return Normalized(outputs, tf.reshape(mean, (1, -1)), tf.reshape(variance, (1, -1)), count)
+
+
+def _kernel_forward(x: Any, gamma: Any, beta: Any, epsilon: float, count: Any, layout: _Layout) -> tuple[Any, ...]:
+    y, mean, variance, *reserved = tf.raw_ops.FusedBatchNormV3(
+        x=layout.to_kernel(x),
+        scale=gamma,
+        offset=beta,
+        mean=tf.zeros([0]),
+        variance=tf.zeros([0]),
+        epsilon=epsilon,
+        data_format=layout.data_format,
+    )
+    # The kernel's variance is the unbiased one, and of an empty batch it says NaN.
+    mean = tf.math.multiply_no_nan(mean, tf.minimum(count, 1))
+    variance = tf.math.multiply_no_nan(variance, tf.maximum(count - 1, 0) / tf.maximum(count, 1))
+    return layout.from_kernel(y), mean, variance, *reserved
+
+
+def _kernel_backward(
+    dy: Any, x: Any, gamma: Any, epsilon: float, reserved: Sequence[Any], layout: _Layout
+) -> tuple[Any, ...]:
+    dx, dgamma, dbeta, *_ = tf.raw_ops.FusedBatchNormGradV3(
+        y_backprop=layout.to_kernel(dy),
+        x=layout.to_kernel(x),
+        scale=gamma,
+        reserve_space_1=reserved[0],
+        reserve_space_2=reserved[1],
+        reserve_space_3=reserved[2],
+        epsilon=epsilon,
+        data_format=layout.data_format,
+    )
+    return layout.from_kernel(dx), dgamma, dbeta
+
+
+def _plain_forward(x: Any, gamma: Any, beta: Any, epsilon: float, axis: int) -> tuple[Any, ...]:
+    """The plain form, with as many vectors reserved for the gradient as the kernel has."""
+    batch = arrange(x, axis)
+    results, saved = plain.forward(batch, gamma, beta, epsilon)
+    outputs, mean, variance, _ = plain.restored(results, batch)
+    reserved = (batch.over_groups(each) for each in (saved.mean, saved.inverse, saved.scale))
+    return outputs, mean[0], variance[0], *reserved
+
+
+def _plain_backward(dy: Any, x: Any, count: Any, reserved: Sequence[Any], axis: int) -> tuple[Any, ...]:
+    batch = arrange(x, axis)
+    mean, inverse, scale = (batch.by_channel(each) for each in reserved)
+    dx, dgamma, dbeta = plain.backward(arrange(dy, axis).x, batch, Saved(mean, inverse, scale, count))
+    return batch.restored(dx), dgamma, dbeta
 
 
 def _form(x: Any) -> Any:
