@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from kerasbn.exporters import ExportReport as ExportReport
     from kerasbn.exporters import export as export
     from kerasbn.passes.proposal import Edit as Edit
-    from kerasbn.passes.proposal import Skip as Skip
-    from kerasbn.passes.reasons import Reason as Reason
     from kerasbn.planner import Plan as Plan
     from kerasbn.planner import fold as fold
     from kerasbn.planner import plan as plan
     from kerasbn.planner import rewrite as rewrite
     from kerasbn.range_test.learning_rate import LearningRateCurve as LearningRateCurve
     from kerasbn.range_test.learning_rate import find_learning_rate as find_learning_rate
+    from kerasbn.reasons import Reason as Reason
+    from kerasbn.reasons import Skip as Skip
     from kerasbn.statistics.calibration import calibrate as calibrate
     from kerasbn.statistics.variance_shift import variance_shift as variance_shift
 
@@ -35,8 +35,8 @@ _LAZY = {
     "ExportReport": "kerasbn.exporters",
     "LearningRateCurve": "kerasbn.range_test.learning_rate",
     "Plan": "kerasbn.planner",
-    "Reason": "kerasbn.passes.reasons",
-    "Skip": "kerasbn.passes.proposal",
+    "Reason": "kerasbn.reasons",
+    "Skip": "kerasbn.reasons",
     "calibrate": "kerasbn.statistics.calibration",
     "callbacks": "kerasbn.callbacks",
     "export": "kerasbn.exporters",

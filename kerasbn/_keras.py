@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import keras
-from keras.src.backend import get_keras_mask
+from keras.src.backend import get_keras_mask, set_keras_mask
 from keras.src.backend.common.global_state import get_global_attribute
 from keras.src.models.functional import Functional as Functional
 from keras.src.models.functional import functional_like_constructor
@@ -76,6 +76,51 @@ def recorded_calls(functional: Functional) -> list[Call]:
         if not node.is_input
     ]
     return [Call(node.operation, node.arguments.args, node.arguments.kwargs, node.outputs) for node in nodes]
+
+
+def calls_between(inputs: Iterable[keras.KerasTensor], outputs: Iterable[keras.KerasTensor]) -> list[Call]:
+    """The calls that lead from symbolic inputs to outputs, each after those that it depends on.
+
+    By `KerasTensor._keras_history`, for as long as nothing of it was forgotten.
+    """
+    entering = {id(tensor) for tensor in inputs}
+    found: dict[int, Call] = {}
+    waiting = [(tensor, False) for tensor in reversed(list(outputs))]
+    while waiting:
+        tensor, ready = waiting.pop()
+        if id(tensor) in entering:
+            continue
+        operation, index, _ = tensor._keras_history
+        node = operation._inbound_nodes[index]
+        if ready:
+            found.setdefault(id(node), Call(operation, node.arguments.args, node.arguments.kwargs, node.outputs))
+        elif id(node) not in found:
+            waiting.append((tensor, True))
+            waiting += [(each, False) for each in reversed(node.input_tensors)]
+    return list(found.values())
+
+
+@contextlib.contextmanager
+def forgotten_calls(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
+    """Symbolic calls of these layers made inside leave no record: `Operation._inbound_nodes`, `_outbound_nodes`."""
+    before = [(layer, len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in layers]
+    try:
+        yield
+    finally:
+        for layer, inbound, outbound in before:
+            del layer._inbound_nodes[inbound:]
+            del layer._outbound_nodes[outbound:]
+
+
+def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """The variables that a layer holds by itself, not in a layer inside it."""
+    inside = {id(variable) for each in sublayers(layer)[1:] for variable in each.variables}
+    return [variable for variable in layer.variables if id(variable) not in inside]
+
+
+def is_keras_own(kind: type) -> bool:
+    """Whether a class is one of Keras's."""
+    return kind.__module__.partition(".")[0] == "keras"
 
 
 def call_order(tensor: keras.KerasTensor) -> int:
@@ -166,6 +211,11 @@ def knows_training(operation: Any) -> bool:
 def mask_of(tensor: Any) -> Any:
     """The mask that travels with a tensor, `None` if there is none."""
     return get_keras_mask(tensor)
+
+
+def set_mask(tensor: Any, mask: Any) -> None:
+    """Have a mask travel with a tensor."""
+    set_keras_mask(tensor, mask)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from kerasbn.errors import OptionError
 
 Position = Literal["auto", "before", "after", "none"]
 RulePosition = Literal["auto", "before", "after", "none", "skip"]
+CustomLayers = Literal["open", "keep"]
 
 
 class Options(TypedDict, total=False):
@@ -28,6 +29,8 @@ class Options(TypedDict, total=False):
     """The layer whose configuration every inserted layer gets, `None` for kerasbn's own."""
     dropout: Literal["redundant", "all", "none"]
     """Which Dropout goes."""
+    custom_layers: CustomLayers
+    """Whether the user's own layers that hold linear layers are opened."""
     normalize_inputs: bool
     """Whether the inputs of the model are normalized as well."""
     local_response_normalization: Literal["keep", "remove"]
@@ -55,6 +58,7 @@ DEFAULTS: Options = {
     "rules": (),
     "norm": None,
     "dropout": "redundant",
+    "custom_layers": "open",
     "normalize_inputs": False,
     "local_response_normalization": "keep",
     "learning_rate_scale": None,

@@ -5,21 +5,23 @@ from __future__ import annotations
 import dataclasses
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Unpack
 
 import keras
 
-from kerasbn.catalog.roles import NORMALIZING, role_of
+from kerasbn.catalog.roles import NORMALIZING, Role, role_of
 from kerasbn.compilation.compiled import check_compilation, notes_on_compilation
 from kerasbn.compilation.optimizer import Tempo
+from kerasbn.facts.facts import Facts
 from kerasbn.graph.edit import Insert, apply
 from kerasbn.graph.model import LayerSpec
-from kerasbn.options import Options, checked
+from kerasbn.options import CustomLayers, Options, checked
 from kerasbn.passes.fold_normalization import INFERENCE_MODEL
 from kerasbn.passes.pipeline import propose
-from kerasbn.passes.proposal import Edit, Skip
+from kerasbn.passes.proposal import Edit
 from kerasbn.plan_table import table_of
+from kerasbn.reasons import Skip
 from kerasbn.source.source import Source
 from kerasbn.statistics.measured import start_from_measured
 
@@ -110,9 +112,9 @@ def plan(model: keras.Model, **options: Unpack[Options]) -> Plan:
         UnsupportedModelError: if the model is of a kind that cannot be rewritten.
     """
     asked = checked(options)
-    source = Source.of(model, copy=asked["copy"])
+    source = Source.of(model, copy=asked["copy"], holds=_opened_for(asked))
     check_compilation(model, asked)
-    draft = propose(source.graph, asked)
+    draft = propose(Facts(source.graph, source.kept), asked)
     order = _order(source)
     return Plan(
         model=model,
@@ -125,6 +127,15 @@ def plan(model: keras.Model, **options: Unpack[Options]) -> Plan:
         ),
         _source=source,
     )
+
+
+def _opened_for(options: Options) -> Callable[[keras.layers.Layer], bool]:
+    """The layers for the sake of which custom layers around them are opened."""
+    if options["custom_layers"] == "keep":
+        return lambda layer: False
+    if options["fold"]:
+        return lambda layer: role_of(layer) is Role.BATCH_NORMALIZATION
+    return lambda layer: role_of(layer) is Role.LINEAR
 
 
 def _order(source: Source) -> Mapping[str, int]:
@@ -166,6 +177,12 @@ def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
             statistics are right from the first batch on and soon follow.
         dropout: Which Dropout goes. `"redundant"`: what feeds a batch normalization behind it.
             `"all"`, `"none"`. Defaults to `"redundant"`.
+        custom_layers: What becomes of the user's own layers that hold linear layers. `"open"`: what
+            they do is recorded, and stands in the result as a model inside of their name, its layers
+            at their paths, `"tower/res_1/conv1"`, so that the result loads without their classes.
+            That is done only where it computes the same, at inference and in training, and nothing
+            is lost; else the layer is kept whole, with the reason in the plan. `"keep"`: all are
+            kept whole. Defaults to `"open"`.
         normalize_inputs: Whether each input of numbers is normalized as well, in the place of
             standardising the data. A rule `("name", "skip")` leaves the input of that name alone.
             Defaults to `False`.
@@ -210,7 +227,7 @@ def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
     return plan(model, **options).apply()
 
 
-def fold(model: keras.Model) -> keras.Model:
+def fold(model: keras.Model, *, custom_layers: CustomLayers = "open") -> keras.Model:
     """Fold batch normalization into the layers next to it, wherever that is exact.
 
     The result computes at inference what the source does, with fewer layers: each batch
@@ -230,6 +247,8 @@ def fold(model: keras.Model) -> keras.Model:
 
     Args:
         model: A Keras model: Sequential, Functional, or subclassed and called before.
+        custom_layers: Whether layers of the user's own that hold batch normalization are opened, as
+            `kerasbn.rewrite` opens those with linear layers. Defaults to `"open"`.
 
     Returns:
         The folded model.
@@ -242,4 +261,4 @@ def fold(model: keras.Model) -> keras.Model:
     - [Ioffe and Szegedy, 2015](https://arxiv.org/abs/1502.03167), Algorithm 2: batch normalization
       at inference is an affine map.
     """
-    return plan(model, position="none", dropout="none", fold=True).apply()
+    return plan(model, position="none", dropout="none", fold=True, custom_layers=custom_layers).apply()

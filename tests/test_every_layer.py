@@ -181,6 +181,12 @@ def test_what_its_own_configuration_cannot_rebuild_is_refused_or_reused():
     assert_same_function(source, kerasbn.rewrite(source, copy=False))
 
 
+def test_an_identity_made_with_a_policy_object():
+    inputs = keras.Input(VECTOR)
+    source = keras.Model(inputs, L.Dense(2)(L.Identity(dtype=keras.DTypePolicy("float32"), name="same")(inputs)))
+    assert_same_function(source, kerasbn.rewrite(source), tolerance=0)
+
+
 class Gated(L.Layer):
     """A layer whose argument `activation` is an attribute of another name."""
 
@@ -216,7 +222,7 @@ class Terse(L.Layer):
 def test_a_constructor_without_arguments():
     inputs = keras.Input(VECTOR)
     source = randomize(keras.Model(inputs, Terse()(inputs)))
-    result = kerasbn.rewrite(source)
+    result = kerasbn.rewrite(source, custom_layers="keep")
     assert [layer.name for layer in result.layers] == [layer.name for layer in source.layers]
     assert [variable.path for variable in result.variables] == [variable.path for variable in source.variables]
     assert_same_function(source, result, tolerance=0)
@@ -231,7 +237,9 @@ def test_the_policy_of_a_layer_whose_configuration_does_not_tell_it():
         keras.config.set_dtype_policy(default)
     inputs = keras.Input(VECTOR)
     source = keras.Model(inputs, layer(inputs))
-    assert kerasbn.rewrite(source).layers[-1].dtype_policy.name == "mixed_bfloat16"
+    for custom_layers in ("open", "keep"):
+        result = kerasbn.rewrite(source, custom_layers=custom_layers)
+        assert result.layers[-1].dtype_policy.name == "mixed_bfloat16"
 
 
 def test_every_layer_has_a_case():

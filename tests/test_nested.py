@@ -132,11 +132,11 @@ class Subclassed(keras.Model):
         return self.dense(inputs) * 2.0
 
 
-def test_a_subclassed_model_inside_is_not_looked_into():
+def test_a_subclassed_model_inside_is_kept_whole_if_asked():
     inputs = keras.Input((6,), name="in")
     x = Subclassed(name="own")(L.Dense(6, activation="relu", name="a")(inputs))
     source = randomize(keras.Model(inputs, L.Dense(2, name="head")(x)))
-    plan = kerasbn.plan(source)
+    plan = kerasbn.plan(source, custom_layers="keep")
     assert {skip.site: skip.reason for skip in plan.skips}["own#0"] == Reason.OPAQUE
     result = plan.apply()
     assert result.get_layer("own") is not source.get_layer("own")

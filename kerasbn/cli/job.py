@@ -114,7 +114,13 @@ class Job:
                     verify = not self.no_verify
                     fold = kind != "keras" if self.fold is None else self.fold
                     reports.append(
-                        write_and_verify(result, output, temporary, kind, fold=fold, verify=verify, opset=self.opset)
+                        write_and_verify(
+                            *(result, output, temporary, kind),
+                            fold=fold,
+                            custom_layers=self.settings["custom_layers"],
+                            verify=verify,
+                            opset=self.opset,
+                        )
                     )
             return reports
 

@@ -35,7 +35,7 @@ def _read_rules(
 _PATH = click.Path(path_type=Path)
 _SCALE = click.FloatRange(min=0, min_open=True)
 _OF_REWRITE = (
-    *("position", "rules", "norm", "dropout", "normalize_inputs", "local_response_normalization"),
+    *("position", "rules", "norm", "dropout", "custom_layers", "normalize_inputs", "local_response_normalization"),
     *("learning_rate_scale", "weight_decay_scale", "decay_speedup", "preserve", "shared"),
 )
 """The options of `kerasbn.rewrite` that the command and its configuration file have, by their names there."""
@@ -93,6 +93,13 @@ _RECIPES = {"bn-x5": BN_X5, "bn-x30": BN_X30}
     "--decay-speedup",
     type=_SCALE,
     help="Let the learning rate of the compiled optimizer decay this many times as fast.",
+)
+@click.option(
+    "--custom-layers",
+    type=click.Choice(choices("custom_layers")),
+    default="open",
+    show_default=True,
+    help="Open layers of your own that hold linear layers or BN, or keep them whole.",
 )
 @click.option("--normalize-inputs", is_flag=True, help="Normalize the inputs as well.")
 @click.option(

@@ -16,6 +16,7 @@ from kerasbn.exporters.report import ExportReport as ExportReport
 from kerasbn.exporters.report import size_of, versions
 from kerasbn.files.formats import Format, checked_format, format_of
 from kerasbn.files.staging import staged
+from kerasbn.options import CustomLayers
 from kerasbn.verification.parity import check_parity
 
 
@@ -25,6 +26,7 @@ def export(
     *,
     format: Format | None = None,  # noqa: A002
     fold: bool = True,
+    custom_layers: CustomLayers = "open",
     verify: bool = True,
     inputs: Any = None,
     opset: int = 17,
@@ -49,6 +51,8 @@ def export(
         format: `"onnx"`, `"saved_model"` or `"keras"`. Defaults to what the suffix says.
         fold: Whether to fold batch normalization as `kerasbn.fold` does; the model itself stays as
             it is. Defaults to `True`, in a `.keras` file too: use `False` for one to train further.
+        custom_layers: Whether layers of the user's own that hold batch normalization are opened to
+            fold it, or kept whole: `"open"` or `"keep"`. Defaults to `"open"`.
         verify: Whether to run the written model against the Keras model as it was given, at batch 1
             and at a larger one. Defaults to `True`.
         inputs: A batch of inputs to verify with, in the model's structure. Defaults to random ones.
@@ -70,7 +74,14 @@ def export(
     target = Path(path)
     kind = format_of(target) if format is None else checked_format(format, target)
     with staged(target, overwrite=overwrite) as temporary:
-        return write_and_verify(model, target, temporary, kind, fold=fold, verify=verify, inputs=inputs, opset=opset)
+        return write_and_verify(
+            *(model, target, temporary, kind),
+            fold=fold,
+            custom_layers=custom_layers,
+            verify=verify,
+            inputs=inputs,
+            opset=opset,
+        )
 
 
 def write_and_verify(
@@ -80,13 +91,14 @@ def write_and_verify(
     kind: Format,
     *,
     fold: bool = True,
+    custom_layers: CustomLayers = "open",
     verify: bool = True,
     inputs: Any = None,
     opset: int = 17,
 ) -> ExportReport:
     """Write a model to `temporary`, which will be moved to `target`. Arguments and errors as in `export`."""
     started = time.perf_counter()
-    served = folded_for_serving(model) if fold else Served(model)
+    served = folded_for_serving(model, custom_layers) if fold else Served(model)
     try:
         nodes = _write(served.model, temporary, kind, opset)
     except (KerasBNError, OSError):

@@ -9,8 +9,9 @@ import keras
 
 from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError
-from kerasbn.passes.reasons import Reason
+from kerasbn.options import CustomLayers
 from kerasbn.planner import plan
+from kerasbn.reasons import Reason
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Served:
     kept: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
-def folded_for_serving(model: keras.Model) -> Served:
+def folded_for_serving(model: keras.Model, custom_layers: CustomLayers) -> Served:
     """A model with its batch normalization folded, the very model where that cannot be done.
 
     The layers that need no change are the model's own, so layers that cannot be rebuilt from their
@@ -38,7 +39,7 @@ def folded_for_serving(model: keras.Model) -> Served:
     if not norms:
         return Served(model)
     try:
-        folding = plan(model, position="none", dropout="none", fold=True, copy=False)
+        folding = plan(model, position="none", dropout="none", fold=True, copy=False, custom_layers=custom_layers)
         kept = Counter(skip.reason.value for skip in folding.skips)
         return Served(folding.apply() if folding.edits else model, len(folding.edits), dict(kept))
     except UnsupportedModelError:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -14,6 +15,7 @@ from kerasbn.facts.gates import gates
 from kerasbn.facts.heads import values_that_become_outputs
 from kerasbn.facts.trunk import Trunk
 from kerasbn.graph.model import CallSite, Graph, Operation, Value
+from kerasbn.reasons import Refusal
 
 
 class Facts:
@@ -21,10 +23,12 @@ class Facts:
 
     Attributes:
         graph: The graph.
+        kept: The custom layers that could not be opened, with the reason.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, kept: Mapping[keras.layers.Layer, Refusal] = MappingProxyType({})) -> None:
         self.graph = graph
+        self.kept = kept
 
     @cached_property
     def flow(self) -> Flow:

@@ -72,40 +72,40 @@ class _Builder:
 
     def build(self) -> Built:
         """Make the model, and give every layer its weights."""
-        model = self._model(self._graph)
+        model = self._model(self._graph, self._graph.name)
         for operation, made in self._operations.items():
             self._fill(operation, made)
         return Built(model, self._successors, self._operations)
 
-    def _model(self, graph: Graph) -> keras.Model:
+    def _model(self, graph: Graph, name: str) -> keras.Model:
         source = graph.model
-        model = self._sequential(graph) if isinstance(source, keras.Sequential) else self._functional(graph)
+        model = self._sequential(graph, name) if isinstance(source, keras.Sequential) else self._functional(graph, name)
         _keras.set_own_trainable(model, source.trainable)
         model.dtype_policy = source.dtype_policy
         return model
 
-    def _sequential(self, graph: Graph) -> keras.Sequential:
+    def _sequential(self, graph: Graph, name: str) -> keras.Sequential:
         given, *sites = graph.sites
-        layers = [self._operation(site.operation) for site in sites]
-        model = keras.Sequential([_fresh_input(given), *layers], name=graph.name)
+        model = keras.Sequential([_fresh_input(given), *map(self._operation, sites)], name=name)
         for site, call in zip(sites, _keras.recorded_calls(_keras.functional_of(model)), strict=True):
             _check(site, call.outputs)
         return model
 
-    def _functional(self, graph: Graph) -> keras.Model:
+    def _functional(self, graph: Graph, name: str) -> keras.Model:
         for site in graph.sites:
             self._tensors.update(zip(site.outputs, self._call(site), strict=True))
-        kind = type(graph.model) if _keras.is_constructed_from_tensors(type(graph.model)) else keras.Model
+        own = _keras.functional_of(graph.model) is not None and _keras.is_constructed_from_tensors(type(graph.model))
+        kind = type(graph.model) if own else keras.Model
         return kind(
             inputs=keras.tree.map_structure(self._tensor, graph.inputs),
             outputs=keras.tree.map_structure(self._tensor, graph.outputs),
-            name=graph.name,
+            name=name,
         )
 
     def _call(self, site: CallSite) -> list[Any]:
         if site.is_input:
             return [_fresh_input(site).output]
-        operation = self._operation(site.operation)
+        operation = self._operation(site)
         args = keras.tree.map_structure(self._tensor, site.args)
         kwargs = keras.tree.map_structure(self._tensor, dict(site.kwargs))
         if operation is _source_of(site.operation) or not isinstance(operation, keras.layers.Layer):
@@ -127,20 +127,23 @@ class _Builder:
     def _tensor(self, leaf: Any) -> Any:
         return self._tensors[leaf] if isinstance(leaf, Value) else leaf
 
-    def _operation(self, operation: Operation) -> keras.Operation:
-        if operation not in self._operations:
-            self._operations[operation] = self._make(operation)
-        return self._operations[operation]
+    def _operation(self, site: CallSite) -> keras.Operation:
+        if site.operation not in self._operations:
+            self._operations[site.operation] = self._make(site.operation, site.name)
+        return self._operations[site.operation]
 
-    def _make(self, operation: Operation) -> keras.Operation:
+    def _make(self, operation: Operation, name: str) -> keras.Operation:
+        """What is called in the model to be. What is new goes by the name that it has in the graph."""
         if isinstance(operation, LayerSpec):
-            return make(operation)
+            return make(operation.named(name))
         if isinstance(operation, Graph):
-            return self._model(operation) if self._copy or operation.edited else operation.model
+            return self._model(operation, name) if self._copy or operation.edited else operation.model
         if not self._copy:
             return operation
         if isinstance(operation, keras.layers.Layer):
-            return clone(operation)
+            twin = clone(operation)
+            twin.name = name
+            return twin
         return _keras.detached(operation)
 
     def _fill(self, operation: Operation, made: keras.Operation) -> None:

@@ -33,6 +33,8 @@ def constructor_arguments(layer: keras.layers.Layer) -> dict[str, Any]:
     `from_config` of its own gets what its `get_config` gives. What Keras's wrappers hold is a
     spec of its own.
     """
+    if type(layer) is keras.layers.Identity:
+        return identity_arguments(layer)
     config = dict(layer.get_config())
     for argument, attribute in _WRAPPED.get(type(layer), {}).items():
         wrapped = getattr(layer, attribute)
@@ -48,6 +50,14 @@ def constructor_arguments(layer: keras.layers.Layer) -> dict[str, Any]:
         if key.endswith(_LIVE_SUFFIXES) and (live := _keras.live_argument(layer, key)) is not None:
             config[key] = live
     return config
+
+
+def identity_arguments(layer: keras.layers.Layer) -> dict[str, Any]:
+    """The arguments for an `Identity` in a layer's place, its own included.
+
+    It has no `get_config`: Keras saves what it was made with, if that is plain.
+    """
+    return {"name": layer.name, "trainable": layer.trainable, "dtype": layer.dtype_policy.name}
 
 
 def spec_of(layer: keras.layers.Layer, **changes: Any) -> LayerSpec:

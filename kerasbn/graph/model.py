@@ -61,6 +61,10 @@ class LayerSpec:
         """The name that the layer will have."""
         return str(self.config["name"])
 
+    def named(self, name: str) -> LayerSpec:
+        """The same layer under another name."""
+        return dataclasses.replace(self, config={**self.config, "name": name})
+
     def with_config(self, **changes: Any) -> LayerSpec:
         """The same layer with some arguments of its constructor changed; those of what it wraps, if it wraps any."""
         if wrapped := self.wrapped:
@@ -120,6 +124,11 @@ class CallSite:
         return self.path if self.is_input else f"{self.path}#{self.call}"
 
     @property
+    def name(self) -> str:
+        """The name of the operation in its model."""
+        return self.path.rpartition("/")[2]
+
+    @property
     def is_input(self) -> bool:
         """Whether this is an input of its model, so that nothing is called."""
         return isinstance(self.operation, keras.layers.InputLayer)
@@ -153,14 +162,14 @@ class Graph:
     """A model as call sites in the order in which they run.
 
     Attributes:
-        model: The Keras model that was read.
+        model: The Keras model that was read, or the custom layer of which this is what it does.
         inputs: The structure of the model's inputs, of `Value`s.
         outputs: The structure of the model's outputs, of `Value`s.
         sites: The call sites, each after those that yield its inputs; first those of the inputs.
         edited: Whether it is no longer as the model is.
     """
 
-    model: keras.Model
+    model: keras.layers.Layer
     inputs: Any
     outputs: Any
     sites: tuple[CallSite, ...]

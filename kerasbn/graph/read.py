@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -20,31 +21,52 @@ def read(model: keras.Model) -> Graph:
     Raises:
         UnsupportedModelError: for a model of another kind, and one that was not built yet.
     """
-    return _Reader(model, "", {}).graph()
+    return _read(model, "", {})
+
+
+def read_call(layer: keras.layers.Layer, inputs: Any, outputs: Any, path: str, known: Mapping[int, Graph]) -> Graph:
+    """Read what a layer did when it was called on symbolic inputs: a graph whose model is the layer itself.
+
+    Args:
+        layer: The layer.
+        inputs: The structure of its inputs, each the output of an `InputLayer`.
+        outputs: The structure of what it returned.
+        path: The layer's path.
+        known: The graphs of models that were read before, by the `id` of the model.
+    """
+    calls = _keras.calls_between(keras.tree.flatten(inputs), keras.tree.flatten(outputs))
+    return _Reader(layer, calls, f"{path}/", dict(known)).graph(inputs, outputs)
+
+
+def _read(model: keras.Model, prefix: str, known: dict[int, Graph]) -> Graph:
+    functional = _functional(model)
+    reader = _Reader(model, _keras.recorded_calls(functional), prefix, known)
+    return reader.graph(_keras.input_structure(functional), _keras.output_structure(functional))
 
 
 class _Reader:
-    """Reads one model. The graphs of the models inside are known by the `id` of their model."""
+    """Reads the calls of one model. The graphs of the models inside are known by the `id` of their model."""
 
-    def __init__(self, model: keras.Model, prefix: str, known: dict[int, Graph]) -> None:
+    def __init__(
+        self, model: keras.layers.Layer, calls: Sequence[_keras.Call], prefix: str, known: dict[int, Graph]
+    ) -> None:
         self._model = model
-        self._functional = _functional(model)
+        self._calls = calls
         self._prefix = prefix
         self._known = known
         self._values: dict[int, Value] = {}
-        self._calls = _keras.recorded_calls(self._functional)
         self._numbers: dict[int, dict[int, int]] = defaultdict(dict)
-        for order, identity in sorted((_order(call), id(call.operation)) for call in self._calls):
+        for order, identity in sorted((_order(call), id(call.operation)) for call in calls):
             self._numbers[identity][order] = len(self._numbers[identity])
 
-    def graph(self) -> Graph:
-        """The graph of the model."""
-        inputs = self._values_of(_keras.input_structure(self._functional))
+    def graph(self, inputs: Any, outputs: Any) -> Graph:
+        """The graph between tensors, in the structures given."""
+        entering = self._values_of(inputs)
         return Graph(
             model=self._model,
-            inputs=inputs,
-            outputs=self._values_of(_keras.output_structure(self._functional)),
-            sites=(*map(self._input, keras.tree.flatten(inputs)), *map(self._call, self._calls)),
+            inputs=entering,
+            outputs=self._values_of(outputs),
+            sites=(*map(self._input, keras.tree.flatten(entering)), *map(self._call, self._calls)),
         )
 
     def _input(self, value: Value) -> CallSite:
@@ -66,7 +88,7 @@ class _Reader:
         if not isinstance(operation, keras.Model) or not _keras.is_graph(operation):
             return operation
         if id(operation) not in self._known:
-            self._known[id(operation)] = _Reader(operation, f"{path}/", self._known).graph()
+            self._known[id(operation)] = _read(operation, f"{path}/", self._known)
         return self._known[id(operation)]
 
     def _values_of(self, structure: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -73,13 +73,27 @@ class Runner:
 
     def call(self, run: Run, site: CallSite, call: Call) -> Any:
         """Make one call without noting that it was made."""
+        return call(site, *filled(site, run.values))
 
-        def filled(leaf: Any) -> Any:
-            return run.values[leaf] if isinstance(leaf, Value) else leaf
 
-        return call(
-            site, keras.tree.map_structure(filled, site.args), keras.tree.map_structure(filled, dict(site.kwargs))
-        )
+def outputs_of(graph: Graph, inputs: Sequence[Any], call: Call) -> list[Any]:
+    """Run a whole graph on tensors for its inputs; its outputs, both flat."""
+    values = dict(zip(keras.tree.flatten(graph.inputs), inputs, strict=True))
+    for site in graph.flat.sites:
+        if not site.is_input:
+            outputs = call(site, *filled(site, values))
+            values.update(zip(site.outputs, keras.tree.flatten(outputs), strict=True))
+    return [values[value] for value in keras.tree.flatten(graph.flat.outputs)]
+
+
+def filled(site: CallSite, values: Mapping[Value, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call with something in the place of each value."""
+
+    def fill(leaf: Any) -> Any:
+        return values[leaf] if isinstance(leaf, Value) else leaf
+
+    args, kwargs = keras.tree.map_structure(fill, (site.args, dict(site.kwargs)))
+    return args, kwargs
 
 
 def call_at_inference(site: CallSite, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

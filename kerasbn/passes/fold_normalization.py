@@ -12,14 +12,18 @@ from typing import cast
 
 import keras
 
+from kerasbn import _keras
+from kerasbn.catalog.roles import Role, role_of
 from kerasbn.facts.facts import Facts
+from kerasbn.graph.clone import identity_arguments
 from kerasbn.graph.edit import Change, Remove, Replace
 from kerasbn.graph.model import CallSite, LayerSpec, Operation
 from kerasbn.options import Options
 from kerasbn.passes.folding.ledger import Fold
 from kerasbn.passes.folding.search import search
 from kerasbn.passes.folding.weights import with_absorbed
-from kerasbn.passes.proposal import Draft, Edit, Skip
+from kerasbn.passes.proposal import Draft, Edit
+from kerasbn.reasons import Skip
 
 INFERENCE_MODEL = (
     "The result is a model for inference: what batch normalization computes there is in the weights of other layers, "
@@ -43,14 +47,15 @@ def fold_normalization(facts: Facts, options: Options, draft: Draft) -> Iterator
         changes += [replaced.pop(taker.operation) for taker in fold.into if taker.operation in replaced]
         yield Edit(address, "fold", _described(fold), tuple(changes))
     yield from (refusal.at(address) for address, refusal in folding.refusals.items())
+    for layer, refusal in facts.kept.items():
+        inside = sum(role_of(each) is Role.BATCH_NORMALIZATION for each in _keras.sublayers(layer)[1:])
+        detail = f"{type(layer).__name__} {refusal.detail}; batch normalizations inside: {inside}"
+        yield Skip(facts.graph.calls[layer][0].address, refusal.reason, detail)
 
 
 def _identity(site: CallSite) -> LayerSpec:
     """What stays in the place of a layer by whose name an output of its model goes."""
-    layer = cast("keras.layers.Layer", site.operation)
-    # Identity has no get_config of its own: Keras saves what it was made with, if that is plain.
-    arguments = {"name": layer.name, "trainable": layer.trainable, "dtype": layer.dtype_policy.name}
-    return LayerSpec(keras.layers.Identity, arguments)
+    return LayerSpec(keras.layers.Identity, identity_arguments(cast("keras.layers.Layer", site.operation)))
 
 
 def _described(fold: Fold) -> str:

@@ -17,9 +17,10 @@ from kerasbn.facts.facts import Facts
 from kerasbn.graph.edit import Change, Configure, Insert
 from kerasbn.options import Options
 from kerasbn.passes.placement import Place, place
-from kerasbn.passes.proposal import Draft, Edit, Skip
+from kerasbn.passes.proposal import Draft, Edit
 from kerasbn.passes.prototype import Prototype
 from kerasbn.passes.split_activation import split_activation
+from kerasbn.reasons import Skip
 
 
 def insert_normalization(facts: Facts, options: Options, draft: Draft) -> Iterator[Edit | Skip]:
@@ -40,7 +41,7 @@ def insert_normalization(facts: Facts, options: Options, draft: Draft) -> Iterat
         spec = None
         for each in places:
             if spec is None or options["shared"] == "per_call":
-                name = draft.names.fresh(f"{layer.name}_bn", beside=each.site.path)
+                name = draft.names.fresh(f"{each.serves.name}_bn", beside=each.site.path)
                 like = layer if isinstance(layer, keras.layers.Layer) else None
                 spec = prototype.named(name, each.axis, like=like, bias=bias)
             yield Edit(

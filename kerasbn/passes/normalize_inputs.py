@@ -13,9 +13,9 @@ from kerasbn.facts.facts import Facts
 from kerasbn.graph.edit import Insert, behind
 from kerasbn.graph.model import CallSite, core_of
 from kerasbn.options import Options
-from kerasbn.passes.proposal import Draft, Edit, Refusal, Skip
+from kerasbn.passes.proposal import Draft, Edit
 from kerasbn.passes.prototype import Prototype
-from kerasbn.passes.reasons import Reason
+from kerasbn.reasons import Reason, Refusal, Skip
 from kerasbn.serializable import BatchNormalization
 
 _EPSILON = 1e-8

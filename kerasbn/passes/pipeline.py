@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from kerasbn.facts.facts import Facts
-from kerasbn.graph.model import Graph
 from kerasbn.options import Options
 from kerasbn.passes.fold_normalization import fold_normalization
 from kerasbn.passes.insert_normalization import insert_normalization
@@ -29,13 +28,13 @@ FOLDING: tuple[Pass, ...] = (
 )
 
 
-def propose(graph: Graph, options: Options) -> Draft:
+def propose(facts: Facts, options: Options) -> Draft:
     """All that is to be done to a graph, and all that is not.
 
     Raises:
         OptionError: if an option does not fit the model.
     """
-    facts, draft = Facts(graph), Draft(graph)
+    draft = Draft(facts.graph)
     for each in FOLDING if options["fold"] else INSERTING:
         draft.add(each(facts, options, draft))
     return draft

@@ -17,17 +17,17 @@ from typing import cast
 
 import keras
 
+from kerasbn import _keras
 from kerasbn.catalog import activations
 from kerasbn.catalog.activations import PLACING
 from kerasbn.catalog.linear import channel_axis
-from kerasbn.catalog.roles import Role, activation_name
+from kerasbn.catalog.roles import Role, activation_name, role_of
 from kerasbn.errors import OptionError
 from kerasbn.facts.facts import Facts
 from kerasbn.graph.edit import Edge, ahead, behind
 from kerasbn.graph.model import CallSite, Value, core_of
 from kerasbn.options import Options, RulePosition
-from kerasbn.passes.proposal import Refusal, Skip
-from kerasbn.passes.reasons import Reason
+from kerasbn.reasons import Reason, Refusal, Skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,8 +236,15 @@ class _Placer:
                 if role is Role.ATTENTION:
                     self._leave(Refusal(Reason.ATTENTION, "attention is left as it is"), site)
                 elif role is Role.OTHER:
-                    kind = type(site.operation).__name__
-                    self._leave(Refusal(Reason.OPAQUE, f"{kind} is carried over as it is"), site)
+                    self._leave(self._why_whole(site.operation), site)
+
+    def _why_whole(self, layer: keras.layers.Layer) -> Refusal:
+        """Why a layer with weights is not looked into."""
+        kind = type(layer).__name__
+        if (refusal := self._facts.kept.get(layer)) is None:
+            return Refusal(Reason.OPAQUE, f"{kind} is carried over as it is")
+        inside = sum(role_of(each) is Role.LINEAR for each in _keras.sublayers(layer)[1:])
+        return Refusal(refusal.reason, f"{kind} {refusal.detail}; linear layers inside: {inside}")
 
     def _settle_free_activation(self, site: CallSite) -> None:
         rule = self._rule(site.path)

@@ -16,7 +16,7 @@ from kerasbn.graph.edit import Change, Insert, Remove
 from kerasbn.graph.model import Graph
 from kerasbn.options import Options
 from kerasbn.passes.naming import Names
-from kerasbn.passes.reasons import Reason
+from kerasbn.reasons import Skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,39 +34,6 @@ class Edit:
     kind: Literal["insert", "remove", "replace", "fold"]
     detail: str
     changes: tuple[Change, ...] = dataclasses.field(repr=False, compare=False)
-
-
-@dataclasses.dataclass(frozen=True)
-class Skip:
-    """A call site that is left as it is.
-
-    Attributes:
-        site: The address of the call site.
-        reason: Why.
-        detail: The particulars, for people to read.
-    """
-
-    site: str
-    reason: Reason
-    detail: str
-
-
-class Refusal(Exception):  # noqa: N818  # nothing went wrong: something is left as it is
-    """Something is not to be done.
-
-    Attributes:
-        reason: Why.
-        detail: The particulars, for people to read.
-    """
-
-    def __init__(self, reason: Reason, detail: str = "") -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
-
-    def at(self, address: str) -> Skip:
-        """The skip of a call site for this reason."""
-        return Skip(address, self.reason, self.detail)
 
 
 class Draft:

@@ -16,8 +16,8 @@ from kerasbn.graph.clone import spec_of
 from kerasbn.graph.edit import Configure
 from kerasbn.graph.model import LayerSpec
 from kerasbn.options import Options
-from kerasbn.passes.proposal import Draft, Edit, Skip
-from kerasbn.passes.reasons import Reason
+from kerasbn.passes.proposal import Draft, Edit
+from kerasbn.reasons import Reason, Skip
 
 _NORMS = ("l1", "l2")
 

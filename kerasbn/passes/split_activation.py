@@ -28,7 +28,8 @@ def split_activation(facts: Facts, places: Sequence[Place], names: Names) -> Ite
         layer = cast("keras.layers.Layer", operation)
         core = core_of(layer)
         addresses = list(dict.fromkeys(site.address for site in facts.calls[layer]))
-        name = names.fresh(f"{layer.name}_activation", beside=facts.calls[layer][0].path)
+        first = facts.calls[layer][0]
+        name = names.fresh(f"{first.name}_activation", beside=first.path)
         activation = LayerSpec(
             keras.layers.Activation,
             {

@@ -17,8 +17,8 @@ from kerasbn.facts.facts import Facts
 from kerasbn.graph.edit import Configure, Remove
 from kerasbn.graph.model import CallSite, Graph, Operation, Value, core_of
 from kerasbn.options import Options
-from kerasbn.passes.proposal import Draft, Edit, Refusal, Skip
-from kerasbn.passes.reasons import Reason
+from kerasbn.passes.proposal import Draft, Edit
+from kerasbn.reasons import Reason, Refusal, Skip
 
 _SOFTMAX = ("softmax", "log_softmax", "sparsemax")
 

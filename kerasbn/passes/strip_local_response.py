@@ -15,8 +15,8 @@ from kerasbn.facts.facts import Facts
 from kerasbn.graph.edit import Remove
 from kerasbn.graph.model import CallSite
 from kerasbn.options import Options
-from kerasbn.passes.proposal import Draft, Edit, Skip
-from kerasbn.passes.reasons import Reason
+from kerasbn.passes.proposal import Draft, Edit
+from kerasbn.reasons import Reason, Skip
 
 _FUNCTIONS = ("local_response_normalization", "lrn")
 _LAYERS = ("localresponsenormalization", "localresponsenorm", "lrn", "lrn2d")

@@ -2,6 +2,7 @@
 
 What comes along when a model is built again, and where that is seen to:
 
+    custom layers: what they do, as graphs                                 kerasbn.source.opening
     class, name, structure of inputs and outputs, frozen, dtype policy     kerasbn.graph.build
     layers: configuration                                                  kerasbn.graph.clone
     layers: names, policies, weights, what is frozen, what is set on       kerasbn.graph.carry
@@ -12,7 +13,7 @@ What comes along when a model is built again, and where that is seen to:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import keras
 
@@ -21,6 +22,8 @@ from kerasbn.compilation.optimizer import SAME, Tempo
 from kerasbn.graph.build import Built, build
 from kerasbn.graph.model import Graph
 from kerasbn.graph.read import read
+from kerasbn.reasons import Refusal
+from kerasbn.source.opening import opened
 from kerasbn.source.trace import is_traceable, trace
 
 
@@ -30,26 +33,35 @@ class Source:
 
     Attributes:
         model: The model.
-        graph: It as a graph: read, or if it is subclassed, traced.
+        graph: It as a graph: read, or if it is subclassed, traced; with custom layers opened.
         copy: Whether models built from it own copies of all weights.
+        kept: The custom layers that were to be opened and are kept whole, with the reason.
     """
 
     model: keras.Model
     graph: Graph
     copy: bool
+    kept: Mapping[keras.layers.Layer, Refusal]
     _origins: Mapping[int, keras.Variable] | None
 
     @classmethod
-    def of(cls, model: keras.Model, *, copy: bool) -> Source:
+    def of(
+        cls, model: keras.Model, *, copy: bool, holds: Callable[[keras.layers.Layer], bool] = lambda layer: False
+    ) -> Source:
         """Take a model in.
+
+        Args:
+            model: The model.
+            copy: Whether models built from it are to own copies of all weights.
+            holds: Tells the layers for the sake of which custom layers around them are opened.
+                Defaults to none.
 
         Raises:
             UnsupportedModelError: if there is no graph that computes what the model does.
         """
-        if not is_traceable(model):
-            return cls(model, read(model), copy, None)
-        traced = trace(model, copy=copy)
-        return cls(model, read(traced.model), copy, traced.sources)
+        traced = trace(model, copy=copy) if is_traceable(model) else None
+        found = opened(read(model if traced is None else traced.model), holds, copy=copy)
+        return cls(model, found.graph, copy, found.kept, None if traced is None else traced.sources)
 
     def build(self, graph: Graph, tempo: Tempo = SAME) -> Built:
         """Build the model that an edit of the graph describes, with all that comes along.

@@ -28,8 +28,7 @@ from kerasbn.catalog.linear import LINEAR, linear_of
 from kerasbn.catalog.normalization import is_known
 from kerasbn.graph.model import CallSite, Operation, core_of
 from kerasbn.passes.folding.affine import Affine, identity
-from kerasbn.passes.proposal import Refusal
-from kerasbn.passes.reasons import Reason
+from kerasbn.reasons import Reason, Refusal
 
 
 @dataclasses.dataclass(frozen=True)

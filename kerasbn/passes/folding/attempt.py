@@ -26,8 +26,7 @@ from kerasbn.passes.folding.facts import FoldingFacts
 from kerasbn.passes.folding.ledger import Direction, Fold, Ledger
 from kerasbn.passes.folding.transport.table import transport_of
 from kerasbn.passes.folding.transport.transport import Transport, rank_of
-from kerasbn.passes.proposal import Refusal
-from kerasbn.passes.reasons import Reason
+from kerasbn.reasons import Reason, Refusal
 
 
 class Attempt:

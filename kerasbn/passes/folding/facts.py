@@ -14,8 +14,7 @@ from kerasbn.facts.facts import Facts
 from kerasbn.graph.model import CallSite, Value
 from kerasbn.passes.folding.absorb import Absorbed, absorbs, has_activation, has_channel_axis, map_of
 from kerasbn.passes.folding.transport.table import transport_of
-from kerasbn.passes.proposal import Refusal
-from kerasbn.passes.reasons import Reason
+from kerasbn.reasons import Reason, Refusal
 
 
 class FoldingFacts:

@@ -12,8 +12,7 @@ from kerasbn.passes.folding.absorb import Absorbed
 from kerasbn.passes.folding.attempt import Attempt, Backward, Forward
 from kerasbn.passes.folding.facts import FoldingFacts
 from kerasbn.passes.folding.ledger import Direction, Fold, Ledger
-from kerasbn.passes.proposal import Refusal
-from kerasbn.passes.reasons import Reason
+from kerasbn.reasons import Reason, Refusal
 
 _GENERIC = frozenset({Reason.NONLINEAR, Reason.INPUT})
 """Reasons that say less than the one of the other direction."""

@@ -12,8 +12,7 @@ from kerasbn.arrays import Array
 from kerasbn.graph.model import CallSite
 from kerasbn.passes.folding.affine import Affine
 from kerasbn.passes.folding.transport.transport import Maps, Transport, called
-from kerasbn.passes.proposal import Refusal
-from kerasbn.passes.reasons import Reason
+from kerasbn.reasons import Reason, Refusal
 
 
 def _check_branches(site: CallSite, affine: Affine) -> None:

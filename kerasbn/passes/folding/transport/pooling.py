@@ -8,8 +8,7 @@ import numpy as np
 from kerasbn.graph.model import CallSite
 from kerasbn.passes.folding.affine import Affine
 from kerasbn.passes.folding.transport.transport import called, channel_axis, unless_negative, with_one_input
-from kerasbn.passes.proposal import Refusal
-from kerasbn.passes.reasons import Reason
+from kerasbn.reasons import Reason, Refusal
 
 
 def _within_channels(site: CallSite, affine: Affine) -> Affine:

@@ -20,8 +20,7 @@ from kerasbn.passes.folding.transport.transport import (
     unless_shifted,
     with_one_input,
 )
-from kerasbn.passes.proposal import Refusal
-from kerasbn.passes.reasons import Reason
+from kerasbn.reasons import Reason, Refusal
 
 
 def _reshaped(affine: Affine, source: Value, target: Value) -> Affine:

@@ -10,8 +10,7 @@ import keras
 
 from kerasbn.graph.model import CallSite, Value
 from kerasbn.passes.folding.affine import Affine, identity
-from kerasbn.passes.proposal import Refusal
-from kerasbn.passes.reasons import Reason
+from kerasbn.reasons import Reason, Refusal
 
 Maps: TypeAlias = tuple[Affine, ...]
 """A map for each value among the inputs of a call site."""

@@ -1,7 +1,8 @@
-"""Why a call site is left as it is."""
+"""Why something is left as it is, and the one way to say so."""
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 
 
@@ -36,6 +37,18 @@ class Reason(enum.Enum):
     layer that it would be folded into."""
     OPAQUE = "opaque"
     """A layer with weights that is carried over as it is and not looked into."""
+    OWN_WEIGHTS = "own_weights"
+    """A custom layer that is not opened: it uses weights of its own, not in a layer inside it."""
+    OWN_LOSSES = "own_losses"
+    """A custom layer that is not opened: it adds losses or metrics of its own."""
+    OWN_MASK = "own_mask"
+    """A custom layer that is not opened: it does something of its own with masks."""
+    TRAINING_BRANCH = "training_branch"
+    """A custom layer that is not opened: Python in its call depends on `training`."""
+    UNTRACEABLE = "untraceable"
+    """A custom layer that is not opened: its call cannot be recorded; the detail says at which line it fails."""
+    NOT_FAITHFUL = "not_faithful"
+    """A custom layer that is not opened: what was recorded of its call computes something else."""
     POSITION = "position"
     """The position asked for is "none"."""
     RULE = "rule"
@@ -87,3 +100,36 @@ class Reason(enum.Enum):
     PRECISION = "precision"
     """The type of the numbers changes between it and the layer that it would be folded into, or that layer has
     weights in half precision, which would be rounded once more."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Skip:
+    """A call site that is left as it is.
+
+    Attributes:
+        site: The address of the call site.
+        reason: Why.
+        detail: The particulars, for people to read.
+    """
+
+    site: str
+    reason: Reason
+    detail: str
+
+
+class Refusal(Exception):  # noqa: N818  # nothing went wrong: something is left as it is
+    """Something is not to be done.
+
+    Attributes:
+        reason: Why.
+        detail: The particulars, for people to read.
+    """
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def at(self, address: str) -> Skip:
+        """The skip of a call site for this reason."""
+        return Skip(address, self.reason, self.detail)
