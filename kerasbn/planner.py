@@ -18,6 +18,7 @@ from kerasbn.graph.edit import Insert, apply
 from kerasbn.graph.model import LayerSpec
 from kerasbn.options import CustomLayers, Options, checked
 from kerasbn.passes.fold_normalization import INFERENCE_MODEL
+from kerasbn.passes.outcome import outcome_of_folding, outcome_of_inserting
 from kerasbn.passes.pipeline import propose
 from kerasbn.passes.proposal import Edit
 from kerasbn.plan_table import table_of
@@ -37,6 +38,8 @@ class Plan:
         options: The options that the plan was made with.
         edits: What changes, in the order of the model.
         skips: What stays as it is, each with its reason, likewise.
+        outcome: How many linear layers there are, or when folding batch normalizations, and what
+            becomes of them, in one line.
         notes: What else to know.
     """
 
@@ -44,6 +47,7 @@ class Plan:
     options: Options
     edits: tuple[Edit, ...]
     skips: tuple[Skip, ...]
+    outcome: str
     notes: tuple[str, ...]
     _source: Source = dataclasses.field(repr=False)
 
@@ -71,6 +75,7 @@ class Plan:
         return {
             "model": self.model.name,
             "options": options,
+            "outcome": self.outcome,
             "edits": [{"site": edit.site, "kind": edit.kind, "detail": edit.detail} for edit in self.edits],
             "skips": [{"site": skip.site, "reason": skip.reason.value, "detail": skip.detail} for skip in self.skips],
             "notes": list(self.notes),
@@ -82,7 +87,7 @@ class Plan:
         rows += [(skip.site, f"skip: {skip.reason.value}", skip.detail) for skip in self.skips]
         rows.sort(key=lambda row: order[row[0]])
         parts = [
-            self.title,
+            f"{self.title}\n{self.outcome}",
             table_of(("call site", "what", "detail"), rows),
             "\n".join(textwrap.fill(note, 120) for note in self.notes),
         ]
@@ -114,13 +119,16 @@ def plan(model: keras.Model, **options: Unpack[Options]) -> Plan:
     asked = checked(options)
     source = Source.of(model, copy=asked["copy"], holds=_opened_for(asked))
     check_compilation(model, asked)
-    draft = propose(Facts(source.graph, source.kept), asked)
+    facts = Facts(source.graph, source.kept)
+    draft = propose(facts, asked)
+    outcome_of = outcome_of_folding if asked["fold"] else outcome_of_inserting
     order = _order(source)
     return Plan(
         model=model,
         options=asked,
         edits=tuple(sorted(draft.edits, key=lambda edit: order[edit.site])),
         skips=tuple(sorted(draft.skips, key=lambda skip: order[skip.site])),
+        outcome=outcome_of(facts, draft.edits, draft.skips),
         notes=(
             *((INFERENCE_MODEL,) if asked["fold"] else ()),
             *notes_on_compilation(model, asked, [spec.name for spec in _inserted(draft.edits)]),

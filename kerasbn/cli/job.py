@@ -148,7 +148,7 @@ class Job:
 def _summary(plan: Plan) -> str:
     skipped = Counter(skip.reason.value for skip in plan.skips)
     reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
-    return plan.title + (f" ({reasons})" if reasons else "")
+    return f"{plan.title}{f' ({reasons})' if reasons else ''}\n{plan.outcome}"
 
 
 def _table_of(reports: list[ExportReport]) -> Table:
