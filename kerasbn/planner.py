@@ -131,6 +131,7 @@ def plan(model: keras.Model, **options: Unpack[Options]) -> Plan:
         outcome=outcome_of(facts, draft.edits, draft.skips),
         notes=(
             *((INFERENCE_MODEL,) if asked["fold"] else ()),
+            *_notes_on_opening(source),
             *notes_on_compilation(model, asked, [spec.name for spec in _inserted(draft.edits)]),
         ),
         _source=source,
@@ -144,6 +145,15 @@ def _opened_for(options: Options) -> Callable[[keras.layers.Layer], bool]:
     if options["fold"]:
         return lambda layer: role_of(layer) is Role.BATCH_NORMALIZATION
     return lambda layer: role_of(layer) is Role.LINEAR
+
+
+def _notes_on_opening(source: Source) -> Iterable[str]:
+    """What to know about the custom layers that were opened."""
+    if source.opened:
+        yield (
+            f"Opened, to stand in the result as models inside: {', '.join(source.opened)}. Their classes are no longer "
+            "needed; the paths of their weights in .weights.h5 files change."
+        )
 
 
 def _order(source: Source) -> Mapping[str, int]:

@@ -223,6 +223,27 @@ def test_what_is_frozen():
     assert len(result.trainable_variables) == len(source.trainable_variables)
 
 
+def test_the_plan_begins_with_what_becomes_of_the_layers():
+    source = functional(Residual(name="block"), Weighted(name="kept"))
+    plan = kerasbn.plan(source)
+    assert str(plan).splitlines()[1] == (
+        "3 linear layers: 2 normalized now, 0 normalized already, 1 left alone (1 output). 2 more are inside of custom "
+        "layers that are kept whole."
+    )
+    assert plan.to_dict()["outcome"] == plan.outcome
+    (note,) = plan.notes
+    assert "as models inside: block." in note
+    nothing = kerasbn.plan(source, position="none")
+    assert nothing.outcome.startswith(
+        "3 linear layers: 0 normalized now, 0 normalized already, 3 left alone (3 position)."
+    )
+    assert nothing.outcome.endswith("A rule insists on one: rules=[('GLOB', 'before')].")
+    kept = kerasbn.plan(functional(Weighted(name="kept")), rules=[("head", "before")])
+    assert kept.outcome.startswith("1 linear layer: 1 normalized now")
+    folding = kerasbn.plan(plan.apply(), position="none", dropout="none", fold=True)
+    assert folding.outcome == "2 batch normalizations: 2 folded."
+
+
 def test_rules_by_path():
     source = functional(Tower(name="tower"))
     plan = kerasbn.plan(source, rules=[("tower/block_0/*", "skip"), ("tower/last", "before")])

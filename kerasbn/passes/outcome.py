@@ -24,7 +24,8 @@ def outcome_of_inserting(facts: Facts, edits: Iterable[Edit], skips: Iterable[Sk
         {address: _WAYS.get(reasons.get(address)) or reasons[address] for address in facts.occurrences},
         (_NOW, _ALREADY),
     )
-    if any(edit.kind == "insert" for edit in edits):
+    found = any(role_of(layer) is Role.LINEAR for layer in facts.calls)
+    if not found or any(edit.kind == "insert" for edit in edits):
         return text
     return f"{text} A rule insists on one: rules=[('GLOB', 'before')]."
 
@@ -51,7 +52,11 @@ def _outcome(facts: Facts, what: str, role: Role, ways: dict[str, str | Reason],
     parts = [f"{counts[way]} {way}" for way in good]
     if left:
         parts.append(f"{left.total()} left alone ({', '.join(f'{count} {reason}' for reason, count in left.items())})")
-    total = f"{counts.total() + left.total()} {what}"
+    total = counts.total() + left.total()
     inside = sum(role_of(each) is role for layer in facts.kept for each in _keras.sublayers(layer)[1:])
-    more = f" {inside} more are inside of custom layers that are kept whole." if inside else ""
-    return f"{total}: {', '.join(parts)}.{more}"
+    more = (
+        f" {inside} more {'is' if inside == 1 else 'are'} inside of custom layers that are kept whole."
+        if inside
+        else ""
+    )
+    return f"{total} {what.removesuffix('s') if total == 1 else what}: {', '.join(parts)}.{more}"

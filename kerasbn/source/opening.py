@@ -37,10 +37,12 @@ class Opened:
     Attributes:
         graph: The graph.
         kept: The custom layers that were to be opened and are kept whole, with the reason.
+        paths: The paths of the custom layers that were opened.
     """
 
     graph: Graph
     kept: Mapping[keras.layers.Layer, Refusal]
+    paths: tuple[str, ...]
 
 
 def opened(graph: Graph, holds: Callable[[keras.layers.Layer], bool], *, copy: bool) -> Opened:
@@ -62,7 +64,8 @@ def opened(graph: Graph, holds: Callable[[keras.layers.Layer], bool], *, copy: b
             kept[layer] = refusal.with_traceback(None)
         else:
             graph = _with_graph(graph, layer, inner, {})
-    return Opened(graph, kept)
+    paths = (sites[0].path for each, sites in graph.calls.items() if isinstance(each, Graph) and is_custom(each.model))
+    return Opened(graph, kept, tuple(paths))
 
 
 def is_custom(operation: Operation) -> bool:

@@ -36,12 +36,14 @@ class Source:
         graph: It as a graph: read, or if it is subclassed, traced; with custom layers opened.
         copy: Whether models built from it own copies of all weights.
         kept: The custom layers that were to be opened and are kept whole, with the reason.
+        opened: The paths of the custom layers that were opened.
     """
 
     model: keras.Model
     graph: Graph
     copy: bool
     kept: Mapping[keras.layers.Layer, Refusal]
+    opened: tuple[str, ...]
     _origins: Mapping[int, keras.Variable] | None
 
     @classmethod
@@ -61,7 +63,8 @@ class Source:
         """
         traced = trace(model, copy=copy) if is_traceable(model) else None
         found = opened(read(model if traced is None else traced.model), holds, copy=copy)
-        return cls(model, found.graph, copy, found.kept, None if traced is None else traced.sources)
+        origins = None if traced is None else traced.sources
+        return cls(model, found.graph, copy, found.kept, found.paths, origins)
 
     def build(self, graph: Graph, tempo: Tempo = SAME) -> Built:
         """Build the model that an edit of the graph describes, with all that comes along.
