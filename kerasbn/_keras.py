@@ -42,6 +42,31 @@ def own_behaviour(model: keras.Model) -> list[str]:
     return [name for name in _BEHAVIOUR if getattr(type(model), name) is not getattr(base, name)]
 
 
+def own_attributes(model: keras.Model) -> dict[str, Any]:
+    """What a model was given as attributes, by its class or from outside, besides what Keras keeps there."""
+    keras_own = {*vars(keras.Model()), *TRAINING_ATTRIBUTES, "history", "_compile_config", "_compiled_trainable_state"}
+    return {
+        name: value
+        for name, value in vars(model).items()
+        if name not in keras_own and not name.startswith(("_self_", "_eval_epoch", "_obj_", "_keras_api"))
+    }
+
+
+def bare_model_like(model: keras.Model) -> keras.Model:
+    """A model of the same class that did not go through the `__init__` of that class, so that it holds nothing."""
+    twin = keras.Model.__new__(type(model))
+    keras.Model.__init__(twin, name=model.name, dtype=model.dtype_policy)
+    twin._auto_config = None  # what `__init__` was called with would make another model
+    twin.built = model.built
+    twin._build_shapes_dict = model._build_shapes_dict
+    return twin
+
+
+def compile_as_keras_does(model: keras.Model, **arguments: Any) -> None:
+    """Compile a model, past a `compile` that its class puts in the place of Keras's."""
+    keras.Model.compile(model, **arguments)
+
+
 def is_graph(model: keras.Model) -> bool:
     """Whether calling a model runs the graph that Keras keeps for it, and nothing else."""
     return functional_of(model) is not None and "call" not in own_behaviour(model)

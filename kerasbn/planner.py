@@ -13,6 +13,7 @@ import keras
 from kerasbn.catalog.roles import NORMALIZING, Role, role_of
 from kerasbn.compilation.compiled import check_compilation, notes_on_compilation
 from kerasbn.compilation.optimizer import Tempo
+from kerasbn.errors import OptionError
 from kerasbn.facts.facts import Facts
 from kerasbn.graph.edit import Insert, apply
 from kerasbn.graph.model import LayerSpec
@@ -119,6 +120,11 @@ def plan(model: keras.Model, **options: Unpack[Options]) -> Plan:
     asked = checked(options)
     source = Source.of(model, copy=asked["copy"], holds=_opened_for(asked))
     check_compilation(model, asked)
+    if source.is_assembly and (asked["data"] is not None or asked["normalize_inputs"]):
+        raise OptionError(
+            f"Model {model.name!r} trains in its own way, so what its parts get is not known: leave data and "
+            "normalize_inputs out, or rewrite its parts one by one before they are put into it."
+        )
     facts = Facts(source.graph, source.kept)
     draft = propose(facts, asked)
     outcome_of = outcome_of_folding if asked["fold"] else outcome_of_inserting
@@ -131,7 +137,7 @@ def plan(model: keras.Model, **options: Unpack[Options]) -> Plan:
         outcome=outcome_of(facts, draft.edits, draft.skips),
         notes=(
             *((INFERENCE_MODEL,) if asked["fold"] else ()),
-            *_notes_on_opening(source),
+            *source.notes,
             *notes_on_compilation(model, asked, [spec.name for spec in _inserted(draft.edits)]),
         ),
         _source=source,
@@ -145,15 +151,6 @@ def _opened_for(options: Options) -> Callable[[keras.layers.Layer], bool]:
     if options["fold"]:
         return lambda layer: role_of(layer) is Role.BATCH_NORMALIZATION
     return lambda layer: role_of(layer) is Role.LINEAR
-
-
-def _notes_on_opening(source: Source) -> Iterable[str]:
-    """What to know about the custom layers that were opened."""
-    if source.opened:
-        yield (
-            f"Opened, to stand in the result as models inside: {', '.join(source.opened)}. Their classes are no longer "
-            "needed; the paths of their weights in .weights.h5 files change."
-        )
 
 
 def _order(source: Source) -> Mapping[str, int]:
@@ -181,7 +178,10 @@ def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
     ```
 
     Args:
-        model: A Keras model: Sequential, Functional, or subclassed and called before.
+        model: A Keras model: Sequential, Functional, or subclassed and called before. Of a subclassed
+            model that trains in a way of its own (`train_step` and its kin) the Sequential and
+            Functional models among its attributes are rewritten; the result is of the same class,
+            made without its `__init__`.
         position: Where batch normalization goes relative to the activation. `"before"`: right
             after each linear layer whose output goes on to further layers. `"after"`: right after
             each activation that follows a linear layer. `"auto"`: after s-shaped activations,

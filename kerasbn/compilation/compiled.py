@@ -45,8 +45,8 @@ def carry_compiled_state(
     arguments = _keras.compile_arguments(source)
     arguments["optimizer"] = successor_of(source.optimizer, tempo)
     for name in ("metrics", "weighted_metrics"):
-        arguments[name] = keras.tree.map_structure(_own, arguments.get(name))
-    model.compile(**arguments)
+        arguments[name] = keras.tree.map_structure(own_metric, arguments.get(name))
+    _keras.compile_as_keras_does(model, **arguments)
     carry_progress(source.optimizer, model.optimizer, model.trainable_variables, successors)
 
 
@@ -76,7 +76,7 @@ def _notes(model: keras.Model, options: Options, fresh: Collection[str]) -> Iter
             )
 
 
-def _own(metric: Any) -> Any:
+def own_metric(metric: Any) -> Any:
     """A metric that does not share its state with the source's."""
     if not isinstance(metric, keras.metrics.Metric):
         return metric

@@ -24,6 +24,19 @@ def read(model: keras.Model) -> Graph:
     return _read(model, "", {})
 
 
+def read_part(model: keras.Model, path: str, known: dict[int, Graph]) -> Graph:
+    """Read a model that is a part of something else, in which it has this path.
+
+    Args:
+        model: The model.
+        path: Its path.
+        known: The graphs of models that were read before, by the `id` of the model; filled up.
+    """
+    if id(model) not in known:
+        known[id(model)] = _read(model, f"{path}/", known)
+    return known[id(model)]
+
+
 def read_call(layer: keras.layers.Layer, inputs: Any, outputs: Any, path: str, known: Mapping[int, Graph]) -> Graph:
     """Read what a layer did when it was called on symbolic inputs: a graph whose model is the layer itself.
 
@@ -87,9 +100,7 @@ class _Reader:
     def _operation(self, operation: keras.Operation, path: str) -> keras.Operation | Graph:
         if not isinstance(operation, keras.Model) or not _keras.is_graph(operation):
             return operation
-        if id(operation) not in self._known:
-            self._known[id(operation)] = _read(operation, f"{path}/", self._known)
-        return self._known[id(operation)]
+        return read_part(operation, path, self._known)
 
     def _values_of(self, structure: Any) -> Any:
         """A structure with a value in the place of each tensor."""

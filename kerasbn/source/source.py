@@ -2,6 +2,7 @@
 
 What comes along when a model is built again, and where that is seen to:
 
+    a class that trains in its own way: its attributes, metrics, optimizers  kerasbn.source.assembly
     custom layers: what they do, as graphs                                 kerasbn.source.opening
     class, name, structure of inputs and outputs, frozen, dtype policy     kerasbn.graph.build
     layers: configuration                                                  kerasbn.graph.clone
@@ -13,7 +14,7 @@ What comes along when a model is built again, and where that is seen to:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import keras
 
@@ -23,6 +24,7 @@ from kerasbn.graph.build import Built, build
 from kerasbn.graph.model import Graph
 from kerasbn.graph.read import read
 from kerasbn.reasons import Refusal
+from kerasbn.source.assembly import assembled, carried_over, graph_of_parts, is_assembly
 from kerasbn.source.opening import opened
 from kerasbn.source.trace import is_traceable, trace
 
@@ -61,10 +63,32 @@ class Source:
         Raises:
             UnsupportedModelError: if there is no graph that computes what the model does.
         """
-        traced = trace(model, copy=copy) if is_traceable(model) else None
-        found = opened(read(model if traced is None else traced.model), holds, copy=copy)
+        traced = trace(model, copy=copy) if is_traceable(model) and not is_assembly(model) else None
+        graph = graph_of_parts(model) if is_assembly(model) else read(model if traced is None else traced.model)
+        found = opened(graph, holds, copy=copy)
         origins = None if traced is None else traced.sources
         return cls(model, found.graph, copy, found.kept, found.paths, origins)
+
+    @property
+    def is_assembly(self) -> bool:
+        """Whether the model trains in its own way, and its parts are what is rewritten."""
+        return is_assembly(self.model)
+
+    @property
+    def notes(self) -> Iterator[str]:
+        """What to know about how the model was taken in."""
+        if self.opened:
+            yield (
+                f"Opened, to stand in the result as models inside: {', '.join(self.opened)}. Their classes are no "
+                "longer needed; the paths of their weights in .weights.h5 files change."
+            )
+        if self.is_assembly:
+            others = carried_over(self.model)
+            yield (
+                f"The result is a {type(self.model).__name__} around other parts, made without its __init__; save the "
+                "parts, or give the class a get_config that tells of them."
+                + (f" Carried over as they are: {', '.join(others)}." if others else "")
+            )
 
     def build(self, graph: Graph, tempo: Tempo = SAME) -> Built:
         """Build the model that an edit of the graph describes, with all that comes along.
@@ -77,6 +101,8 @@ class Source:
             UnsupportedModelError: if something cannot be carried over faithfully.
         """
         built = build(graph, copy=self.copy)
+        if is_assembly(self.model):
+            built = assembled(self.model, graph, built, tempo, copy=self.copy)
         carry_compiled_state(self.model, built.model, self._successors(built), tempo)
         return built
 

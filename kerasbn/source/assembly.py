@@ -1,0 +1,205 @@
+"""Models that train in their own way: an object of the same class around other parts.
+
+A class with a `train_step` of its own, such as a VAE, a GAN or a distiller, holds its networks as
+attributes. These parts are what is rewritten: as a graph, the model calls each of them once. The
+new object gets the attributes of the old one, with new parts, metrics and optimizers in their
+places; its class's `__init__` is not gone through.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from kerasbn import _keras
+from kerasbn.compilation.compiled import own_metric
+from kerasbn.compilation.optimizer import Tempo, carry_progress, successor_of
+from kerasbn.errors import UnsupportedModelError
+from kerasbn.graph.build import Built
+from kerasbn.graph.carry import carry_state
+from kerasbn.graph.clone import clone
+from kerasbn.graph.model import CallSite, Graph, Value
+from kerasbn.graph.read import read_part
+
+
+def is_assembly(model: Any) -> bool:
+    """Whether a model is subclassed and trains, tests or predicts in a way of its own."""
+    return (
+        isinstance(model, keras.Model)
+        and not isinstance(model, keras.Sequential)
+        and _keras.functional_of(model) is None
+        and bool(_own_ways(model))
+    )
+
+
+def graph_of_parts(model: keras.Model) -> Graph:
+    """A graph that calls each part of a model once, on inputs of its own.
+
+    Raises:
+        UnsupportedModelError: if the model holds no network.
+    """
+    inputs: list[Value] = []
+    outputs: list[Value] = []
+    sites: list[CallSite] = []
+    calls: list[CallSite] = []
+    known: dict[int, Graph] = {}
+    for path, part in _parts(model):
+        graph = read_part(part, path, known)
+        given = keras.tree.map_structure(_input_like, graph.inputs)
+        flat = keras.tree.flatten(given)
+        inputs += (site.outputs[0] for site in flat)
+        sites += flat
+        results = tuple(value.alike() for value in keras.tree.flatten(graph.outputs))
+        arguments = keras.tree.map_structure(lambda site: site.outputs[0], given)
+        calls.append(CallSite(graph, path, 0, args=(arguments,), kwargs={}, outputs=results))
+        outputs += results
+    if not calls:
+        raise UnsupportedModelError(
+            f"Model {model.name!r} ({type(model).__name__}) overrides {', '.join(_own_ways(model))}, and none of its "
+            "attributes is a Sequential or Functional model that could be rewritten for it. Hold its network as one: "
+            "self.network = keras.Sequential([...])."
+        )
+    return Graph(model, inputs, outputs, (*sites, *calls))
+
+
+def assembled(model: keras.Model, graph: Graph, built: Built, tempo: Tempo, *, copy: bool) -> Built:
+    """The model around the parts that were built from an edit of its graph.
+
+    Args:
+        model: The model.
+        graph: Its graph, edited: the parts in the order of the source's.
+        built: What was built from it.
+        tempo: How optimizers are to differ.
+        copy: Whether what is no part is copied as well.
+    """
+    calls = (site for site in graph.sites if isinstance(site.operation, Graph))
+    parts = {id(part): built.made[site.operation] for (_, part), site in zip(_parts(model), calls, strict=True)}
+    twin = _keras.bare_model_like(model)
+    successors = dict(built.successors)
+    renewal = _Renewal(parts, successors, tempo, copy=copy)
+    for name, value in _keras.own_attributes(model).items():
+        setattr(twin, name, renewal.of(value))
+    for part, made in ((part, parts[id(part)]) for _, part in _parts(model)):
+        made.name = part.name
+    renewal.carry_progress(twin)
+    _keras.set_own_trainable(twin, model.trainable)
+    if type(model).get_config is not keras.Model.get_config:
+        twin.get_config = functools.partial(_config_with_parts, twin, [part.name for _, part in _parts(model)])
+    return Built(twin, successors, built.made)
+
+
+def _config_with_parts(model: keras.Model, names: Sequence[str]) -> dict[str, Any]:
+    """What the class's `get_config` gives, if it tells of the parts; else a file would bring the old ones back."""
+    config: dict[str, Any] = type(model).get_config(model)
+    text = json.dumps(keras.saving.serialize_keras_object(config), default=str)
+    if missing := [name for name in names if f'"name": {json.dumps(name)}' not in text]:
+        raise NotImplementedError(
+            f"The get_config of {type(model).__name__} does not tell of {', '.join(missing)}, so a file would hold the "
+            "network as it was before it was rewritten. Let __init__ take its networks and get_config give them, as "
+            "keras.saving.serialize_keras_object(self.encoder) does, or save the networks one by one."
+        )
+    return config
+
+
+class _Renewal:
+    """What becomes of the attributes of a model: each object of the source once."""
+
+    def __init__(self, parts: Mapping[int, Any], successors: dict[int, keras.Variable], tempo: Tempo, *, copy: bool):
+        self._done: dict[int, Any] = dict(parts)
+        self._successors = successors
+        self._tempo = tempo
+        self._copy = copy
+        self._optimizers: list[tuple[Any, Any]] = []
+
+    def of(self, value: Any) -> Any:
+        """The new object for one of the source's; the very same one for what holds no state."""
+        if isinstance(value, list | tuple | dict | set):
+            return _mapped(value, self.of)
+        if id(value) not in self._done:
+            self._done[id(value)] = self._new(value)
+        return self._done[id(value)]
+
+    def carry_progress(self, twin: keras.Model) -> None:
+        """Carry over what optimizers have learned, each for the weights of the parts that it trains."""
+        for old, new in self._optimizers:
+            if old.built:
+                known = {id(self._successors.get(id(each))) for each in _keras.variables_optimized_by(old)}
+                layers = (layer for layer in _keras.sublayers(twin)[1:] if isinstance(layer, keras.Model))
+                groups = (layer.trainable_variables for layer in layers)
+                weights = {id(each): each for group in groups if any(id(w) in known for w in group) for each in group}
+                carry_progress(old, new, list(weights.values()), self._successors)
+
+    def _new(self, value: Any) -> Any:
+        if isinstance(value, keras.metrics.Metric):
+            return own_metric(value)
+        if isinstance(value, keras.optimizers.Optimizer):
+            self._optimizers.append((value, successor_of(value, self._tempo)))
+            return self._optimizers[-1][1]
+        if not self._copy:
+            return value
+        if isinstance(value, keras.layers.Layer):
+            return self._copied(value)
+        if isinstance(value, keras.Variable):
+            twin = keras.Variable(value, dtype=value.dtype, trainable=value.trainable, name=value.name)
+            self._successors[id(value)] = twin
+            return twin
+        if isinstance(value, keras.random.SeedGenerator):
+            generator = keras.random.SeedGenerator(0, name=value.name)
+            generator.state.assign(value.state)
+            return generator
+        return value
+
+    def _copied(self, layer: keras.layers.Layer) -> keras.layers.Layer:
+        twin = clone(layer)
+        if layer.built:
+            twin.build_from_config(layer.get_build_config() or {})
+            for ours, theirs in carry_state(layer, twin):
+                ours.assign(theirs)
+                self._successors.setdefault(id(theirs), ours)
+        return twin
+
+
+def carried_over(model: keras.Model) -> list[str]:
+    """The paths of the layers among the attributes of a model that are carried over as they are."""
+    parts = {id(part) for _, part in _parts(model)}
+    return [path for path, leaf in _leaves(model) if isinstance(leaf, keras.layers.Layer) and id(leaf) not in parts]
+
+
+def _own_ways(model: keras.Model) -> list[str]:
+    return [name for name in _keras.own_behaviour(model) if name not in ("call", "__call__")]
+
+
+def _parts(model: keras.Model) -> Iterator[tuple[str, keras.Model]]:
+    """The networks among the attributes of a model, in lists and dicts too, each with its path, once."""
+    seen: set[int] = set()
+    for path, leaf in _leaves(model):
+        if isinstance(leaf, keras.Model) and _keras.is_graph(leaf) and id(leaf) not in seen:
+            seen.add(id(leaf))
+            yield path, leaf
+
+
+def _leaves(model: keras.Model) -> Iterator[tuple[str, Any]]:
+    """What the attributes of a model hold, in lists and dicts too, each with its path."""
+    for name, value in _keras.own_attributes(model).items():
+        for keys, leaf in keras.tree.flatten_with_path(value):
+            yield "/".join(map(str, (name, *keys))), leaf
+
+
+def _input_like(value: Value) -> CallSite:
+    spec = value.spec
+    layer = keras.layers.InputLayer(batch_shape=spec.shape, dtype=spec.dtype, sparse=spec.sparse)
+    return CallSite(layer, layer.name, 0, args=(), kwargs={}, outputs=(Value(layer.output),))
+
+
+def _mapped(value: Any, renew: Callable[[Any], Any]) -> Any:
+    """A collection of the same kind; what Keras tracks becomes a plain one, which it tracks anew."""
+    if isinstance(value, dict):
+        return {key: renew(each) for key, each in value.items()}
+    if hasattr(value, "_fields"):
+        return type(value)(*map(renew, value))
+    kind = next(kind for kind in (list, tuple, set) if isinstance(value, kind))
+    return kind(map(renew, value))

@@ -1,0 +1,251 @@
+"""Models with a training step of their own: the same class around rewritten parts."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+from keras import ops
+
+import kerasbn
+from tests.helpers import assert_same_function, names, randomize
+
+X = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
+
+
+def network(name, *sizes, width=6, head=4):
+    hidden = [L.Dense(size, activation="relu", name=f"d{index}") for index, size in enumerate(sizes)]
+    return randomize(
+        keras.Sequential([keras.Input((width,), name="in"), *hidden, L.Dense(head, name="out")], name=name)
+    )
+
+
+def gradient_step(loss_of, weights, optimizer):
+    """A step of training, written with TensorFlow as in the guides of keras.io."""
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        loss = loss_of()
+    gradients = tape.gradient(loss, weights)
+    optimizer.apply_gradients(zip(gradients, weights, strict=True))
+    return loss
+
+
+class VAE(keras.Model):
+    def __init__(self, encoder, decoder, **kwargs):
+        super().__init__(**kwargs)
+        self.encoder, self.decoder = encoder, decoder
+        self.loss_tracker = keras.metrics.Mean(name="loss")
+        self.seed_generator = keras.random.SeedGenerator(7)
+
+    @property
+    def metrics(self):
+        return [self.loss_tracker]
+
+    def call(self, inputs):
+        return self.decoder(self.encoder(inputs))
+
+    def train_step(self, data):
+        def loss_of():
+            code = self.encoder(data, training=True)
+            code += 0.1 * keras.random.normal(ops.shape(code), seed=self.seed_generator)
+            return ops.mean(ops.square(data - self.decoder(code, training=True)))
+
+        loss = gradient_step(loss_of, self.trainable_weights, self.optimizer)
+        self.loss_tracker.update_state(loss)
+        return {"loss": self.loss_tracker.result()}
+
+
+class GAN(keras.Model):
+    """No call, two optimizers, parts in a dict."""
+
+    def __init__(self, discriminator, generator):
+        super().__init__()
+        self.nets = {"d": discriminator, "g": generator}
+
+    def compile(self, d_optimizer, g_optimizer, loss_fn):
+        super().compile()
+        self.d_optimizer, self.g_optimizer, self.loss_fn = d_optimizer, g_optimizer, loss_fn
+
+    def train_step(self, data):
+        generator, discriminator = self.nets["g"], self.nets["d"]
+        noise = data[:, :3]
+
+        def of_discriminator():
+            real, fake = discriminator(data, training=True), discriminator(generator(noise, training=True))
+            return self.loss_fn(ops.ones_like(real), real) + self.loss_fn(ops.zeros_like(fake), fake)
+
+        def of_generator():
+            fake = discriminator(generator(noise, training=True))
+            return self.loss_fn(ops.ones_like(fake), fake)
+
+        d_loss = gradient_step(of_discriminator, discriminator.trainable_weights, self.d_optimizer)
+        g_loss = gradient_step(of_generator, generator.trainable_weights, self.g_optimizer)
+        return {"d_loss": d_loss, "g_loss": g_loss}
+
+
+class Distiller(keras.Model):
+    def __init__(self, student, teacher):
+        super().__init__()
+        self.student, self.teacher = student, teacher
+        self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
+
+    def call(self, inputs):
+        return self.student(inputs) * self.scale
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return ops.mean(ops.square(self.teacher(x, training=False) - y_pred))
+
+
+def vae():
+    model = VAE(network("encoder", 8, head=2), network("decoder", 8, width=2, head=6), name="vae")
+    model.compile(keras.optimizers.Adam(1e-2))
+    return model
+
+
+def gan():
+    model = GAN(network("discriminator", 8, head=1), network("generator", 8, width=3, head=6))
+    losses = keras.losses.BinaryCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-3), keras.optimizers.SGD(1e-2, momentum=0.9), losses)
+    return model
+
+
+def distiller():
+    teacher = network("teacher", 16)
+    teacher.trainable = False
+    model = Distiller(network("student", 8), teacher)
+    model.compile(keras.optimizers.SGD(1e-2, momentum=0.9))
+    model(X)
+    return model
+
+
+CASES = {
+    "vae": (vae, lambda model: (model.encoder, model.decoder), ["encoder/d0", "decoder/d0"]),
+    "gan": (gan, lambda model: (model.nets["d"], model.nets["g"]), ["nets/d/d0", "nets/g/d0"]),
+    "distiller": (distiller, lambda model: (model.student, model.teacher), ["student/d0", "teacher/d0"]),
+}
+
+
+def weights(model):
+    return [variable.numpy() for variable in model.variables]
+
+
+@pytest.mark.parametrize("trained", [False, True], ids=["fresh", "trained"])
+@pytest.mark.parametrize("case", CASES)
+def test_rewritten(case, trained):
+    make, parts, places = CASES[case]
+    source = make()
+    if trained:
+        source.fit(X, batch_size=8, verbose=0)
+    before = weights(source)
+    plan = kerasbn.plan(source)
+    assert [edit.site.partition("#")[0] for edit in plan.edits if edit.kind == "insert"] == places
+    result = plan.apply()
+    assert type(result) is type(source)
+    assert not {id(each) for each in source.variables} & {id(each) for each in result.variables}
+    for old, new in zip(parts(source), parts(result), strict=True):
+        assert names(new) == "d0 d0_bn d0_activation out"
+        assert new.name == old.name
+        assert new.trainable == old.trainable
+        assert_same_function(old, new)
+    frozen = [part for part in parts(result) if not part.trainable]
+    kept = [weights(part) for part in frozen]
+    fitted = result.fit(X, batch_size=8, epochs=2, verbose=0)
+    assert all(np.all(np.isfinite(values)) for values in fitted.history.values())
+    for one, other in zip([before, *kept], [weights(source), *map(weights, frozen)], strict=True):
+        assert all(map(np.array_equal, one, other))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_changes_nothing_trains_on_as_the_source(case):
+    source = CASES[case][0]()
+    source.fit(X, batch_size=8, verbose=0)
+    result = kerasbn.rewrite(source, position="none", dropout="none")
+    for model in (source, result):
+        model.fit(X, batch_size=8, epochs=2, shuffle=False, verbose=0)
+    for old, new in zip(CASES[case][1](source), CASES[case][1](result), strict=True):
+        assert_same_function(old, new)
+
+
+def test_rules_and_folding():
+    result = kerasbn.rewrite(vae(), rules=[("encoder/*", "skip")])
+    assert names(result.encoder) == "d0 out"
+    assert names(result.decoder) == "d0 d0_bn d0_activation out"
+    randomize(result.decoder)
+    folded = kerasbn.fold(result)
+    assert type(folded) is VAE
+    assert names(folded.decoder) == "d0 d0_activation out"
+    assert_same_function(result.decoder, folded.decoder, tolerance=1e-4)
+    np.testing.assert_allclose(folded(X), result(X), rtol=1e-4, atol=1e-5)
+
+
+def test_a_part_that_stands_in_another_one_stays_one():
+    class Held(VAE):
+        def __init__(self, encoder, decoder):
+            super().__init__(encoder, decoder)
+            self.both = keras.Sequential([keras.Input((6,)), encoder, decoder], name="both")
+
+    source = Held(network("encoder", 8, head=2), network("decoder", 8, width=2, head=6))
+    result = kerasbn.rewrite(source)
+    assert result.both.layers[0] is result.encoder
+    assert result.both.layers[1] is result.decoder
+    assert names(result.encoder) == "d0 d0_bn d0_activation out"
+    assert_same_function(source.both, result.both)
+
+
+def test_what_the_class_holds_besides():
+    source = vae()
+    source.extra = L.Dense(3, name="extra")
+    source.extra.build((None, 6))
+    source.settings = {"beta": 4.0, "names": ["a", "b"]}
+    plan = kerasbn.plan(source)
+    assert "Carried over as they are: extra." in plan.notes[0]
+    result = plan.apply()
+    assert result.settings == {"beta": 4.0, "names": ["a", "b"]}
+    assert result.extra is not source.extra
+    np.testing.assert_array_equal(result.extra.kernel, source.extra.kernel)
+    assert result.loss_tracker is not source.loss_tracker
+
+
+@pytest.mark.parametrize("options", [{"data": X}, {"normalize_inputs": True}], ids=["data", "inputs"])
+def test_what_needs_to_know_the_inputs_is_refused(options):
+    with pytest.raises(kerasbn.OptionError, match="trains in its own way"):
+        kerasbn.plan(vae(), **options)
+
+
+@keras.saving.register_keras_serializable("assemblies")
+class Saved(VAE):
+    def get_config(self):
+        parts = {"encoder": self.encoder, "decoder": self.decoder}
+        return {"name": self.name, **{name: keras.saving.serialize_keras_object(part) for name, part in parts.items()}}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()})
+
+
+class Forgetful(VAE):
+    def __init__(self):
+        super().__init__(network("encoder", 8, head=2), network("decoder", 8, width=2, head=6))
+
+    def get_config(self):
+        return {}
+
+
+class Silent(VAE):
+    def __init__(self):
+        super().__init__(network("encoder", 8, head=2), network("decoder", 8, width=2, head=6))
+
+
+def test_a_file_holds_the_new_parts_or_is_refused(tmp_path):
+    source = Saved(network("encoder", 8, head=2), network("decoder", 8, width=2, head=6))
+    source(X)
+    result = kerasbn.rewrite(source)
+    result.save(tmp_path / "saved.keras")
+    loaded = keras.models.load_model(tmp_path / "saved.keras")
+    assert names(loaded.encoder) == "d0 d0_bn d0_activation out"
+    np.testing.assert_allclose(loaded(X), result(X), rtol=1e-6)
+    for kind in (Forgetful, Silent):
+        source = kind()
+        source(X)
+        with pytest.raises(NotImplementedError, match="get_config"):
+            kerasbn.rewrite(source).save(tmp_path / "refused.keras")
