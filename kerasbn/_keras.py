@@ -44,7 +44,9 @@ def own_behaviour(model: keras.Model) -> list[str]:
 
 def own_attributes(model: keras.Model) -> dict[str, Any]:
     """What a model was given as attributes, by its class or from outside, besides what Keras keeps there."""
-    keras_own = {*vars(keras.Model()), *TRAINING_ATTRIBUTES, "history", "_compile_config", "_compiled_trainable_state"}
+    given = keras.Input((1,))
+    keras_own = {*vars(keras.Model()), *vars(keras.Model(given, given)), *TRAINING_ATTRIBUTES}
+    keras_own |= {"history", "_compile_config", "_compiled_trainable_state"}
     return {
         name: value
         for name, value in vars(model).items()
@@ -52,13 +54,22 @@ def own_attributes(model: keras.Model) -> dict[str, Any]:
     }
 
 
-def bare_model_like(model: keras.Model) -> keras.Model:
-    """A model of the same class that did not go through the `__init__` of that class, so that it holds nothing."""
+def bare_model_like(model: keras.Model, functional: keras.Model | None) -> keras.Model:
+    """A model of the same class that did not go through the `__init__` of that class.
+
+    Args:
+        model: The model.
+        functional: Where the class is one of functional models, the one whose graph it gets.
+    """
     twin = keras.Model.__new__(type(model))
-    keras.Model.__init__(twin, name=model.name, dtype=model.dtype_policy)
+    if functional is None:
+        keras.Model.__init__(twin, name=model.name, dtype=model.dtype_policy)
+        twin.built = model.built
+        twin._build_shapes_dict = model._build_shapes_dict
+    else:
+        Functional.__init__(twin, functional._inputs_struct, functional._outputs_struct, name=model.name)
+        twin.dtype_policy = model.dtype_policy
     twin._auto_config = None  # what `__init__` was called with would make another model
-    twin.built = model.built
-    twin._build_shapes_dict = model._build_shapes_dict
     return twin
 
 

@@ -249,3 +249,78 @@ def test_a_file_holds_the_new_parts_or_is_refused(tmp_path):
         source(X)
         with pytest.raises(NotImplementedError, match="get_config"):
             kerasbn.rewrite(source).save(tmp_path / "refused.keras")
+
+
+@keras.saving.register_keras_serializable("assemblies")
+class Task(keras.Model):
+    """A functional model whose constructor takes a backbone, as those of keras-hub do."""
+
+    def __init__(self, backbone, classes, **kwargs):
+        x = backbone(backbone.input)
+        head = L.Dense(classes, name="head")
+        super().__init__(backbone.input, head(L.ReLU(name="last")(x)), **kwargs)
+        self.backbone, self.head, self.classes = backbone, head, classes
+
+    def compile(self, optimizer="auto", **kwargs):
+        super().compile(keras.optimizers.Adam(1e-2) if optimizer == "auto" else optimizer, loss="mse", **kwargs)
+
+    def fit(self, x, y, **kwargs):
+        return super().fit(x / 2, y, verbose=0, **kwargs)
+
+    def get_config(self):
+        backbone = keras.saving.serialize_keras_object(self.backbone)
+        return {"backbone": backbone, "classes": self.classes, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "backbone": keras.saving.deserialize_keras_object(config["backbone"])})
+
+
+def task():
+    inputs = keras.Input((6,), name="in")
+    x = L.BatchNormalization(name="bn")(L.Dense(8, name="a")(inputs))
+    backbone = keras.Model(inputs, L.Dense(5, name="c")(L.ReLU(name="f")(x)), name="backbone")
+    model = Task(backbone, 3, name="task")
+    model.compile()
+    return randomize(model)
+
+
+TASKS = {
+    "rewrite": (kerasbn.rewrite, "in a bn f c c_bn"),
+    "none": (lambda model: kerasbn.rewrite(model, position="none", dropout="none"), "in a bn f c"),
+    "reuse": (lambda model: kerasbn.rewrite(model, copy=False), "in a bn f c c_bn"),
+    "fold": (kerasbn.fold, "in a f c"),
+    "from_keras": (kerasbn.layers.from_keras, "in a bn f c"),
+}
+
+
+@pytest.mark.parametrize("verb", TASKS)
+def test_functional_models_of_a_class_of_their_own(verb, tmp_path):
+    rewrite, expected = TASKS[verb]
+    source = task()
+    before = weights(source)
+    result = rewrite(source)
+    assert type(result) is Task
+    assert names(result.backbone) == expected
+    assert result.backbone in result.layers
+    assert result.head in result.layers
+    assert_same_function(source, result, X, tolerance=1e-4 if verb == "fold" else 1e-5)
+    assert all(map(np.array_equal, before, weights(source)))
+    assert isinstance(result.optimizer, keras.optimizers.Adam)
+    result.save(tmp_path / "task.keras")
+    loaded = keras.models.load_model(tmp_path / "task.keras")
+    assert names(loaded.backbone) == expected
+    assert_same_function(result, loaded, X)
+    assert np.isfinite(result.fit(X, np.zeros((32, 3))).history["loss"][-1])
+
+
+def test_a_file_that_would_lose_what_is_new_is_refused(tmp_path):
+    result = kerasbn.rewrite(task(), rules=[("head", "before")])
+    assert "head_bn" in names(result)
+    with pytest.raises(NotImplementedError, match="its own layers"):
+        result.save(tmp_path / "task.keras")
+
+
+def test_exported(tmp_path):
+    report = kerasbn.export(task(), tmp_path / "task.onnx")
+    assert (report.folded, report.kept) == (1, {})

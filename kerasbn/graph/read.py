@@ -19,21 +19,30 @@ def read(model: keras.Model) -> Graph:
     A subclassed model inside is a layer like any other, not looked into.
 
     Raises:
-        UnsupportedModelError: for a model of another kind, and one that was not built yet.
+        UnsupportedModelError: for a model of another kind, one that was not built yet, and one whose
+            class does what a model built from the graph would not.
     """
-    return _read(model, "", {})
+    graph = _read(model, "", {})
+    behaviour = _keras.own_behaviour(model)
+    if "call" in behaviour or (behaviour and not _keras.is_constructed_from_tensors(type(model))):
+        raise UnsupportedModelError(
+            f"Model {model.name!r} is a {type(model).__name__}, which overrides {', '.join(behaviour)}; that would be "
+            "lost, as a rewritten model cannot go through its __init__. Rewrite keras.Model(model.inputs, "
+            "model.outputs), or let the class take (inputs, outputs) as keras.Model does."
+        )
+    return graph
 
 
 def read_part(model: keras.Model, path: str, known: dict[int, Graph]) -> Graph:
-    """Read a model that is a part of something else, in which it has this path.
+    """Read a model that is a part of something else, whatever its class does besides.
 
     Args:
         model: The model.
-        path: Its path.
+        path: Its path there.
         known: The graphs of models that were read before, by the `id` of the model; filled up.
     """
     if id(model) not in known:
-        known[id(model)] = _read(model, f"{path}/", known)
+        known[id(model)] = _read(model, f"{path}/" if path else "", known)
     return known[id(model)]
 
 
@@ -126,12 +135,5 @@ def _functional(model: keras.Model) -> Any:
         raise UnsupportedModelError(
             f"Model {model.name!r} ({type(model).__name__}) has no graph yet: it was not built, or its input is "
             "not one tensor. Begin it with keras.Input(shape), or call model.build(input_shape) first."
-        )
-    behaviour = _keras.own_behaviour(model)
-    if "call" in behaviour or (behaviour and not _keras.is_constructed_from_tensors(type(model))):
-        raise UnsupportedModelError(
-            f"Model {model.name!r} is a {type(model).__name__}, which overrides {', '.join(behaviour)}; that would be "
-            "lost, as a rewritten model cannot go through its __init__. Rewrite keras.Model(model.inputs, "
-            "model.outputs), or let the class take (inputs, outputs) as keras.Model does."
         )
     return functional

@@ -1,9 +1,10 @@
 """Models that train in their own way: an object of the same class around other parts.
 
 A class with a `train_step` of its own, such as a VAE, a GAN or a distiller, holds its networks as
-attributes. These parts are what is rewritten: as a graph, the model calls each of them once. The
-new object gets the attributes of the old one, with new parts, metrics and optimizers in their
-places; its class's `__init__` is not gone through.
+attributes. These parts are what is rewritten: as a graph, the model calls each of them once. A class
+of functional models whose `__init__` takes something else than tensors, such as a task of keras-hub,
+has a graph itself. The new object gets the attributes of the old one, with new parts, metrics and
+optimizers in their places; its class's `__init__` is not gone through.
 """
 
 from __future__ import annotations
@@ -22,26 +23,27 @@ from kerasbn.errors import UnsupportedModelError
 from kerasbn.graph.build import Built
 from kerasbn.graph.carry import carry_state
 from kerasbn.graph.clone import clone
-from kerasbn.graph.model import CallSite, Graph, Value
+from kerasbn.graph.model import CallSite, Graph, LayerSpec, Operation, Value
 from kerasbn.graph.read import read_part
 
 
 def is_assembly(model: Any) -> bool:
-    """Whether a model is subclassed and trains, tests or predicts in a way of its own."""
-    return (
-        isinstance(model, keras.Model)
-        and not isinstance(model, keras.Sequential)
-        and _keras.functional_of(model) is None
-        and bool(_own_ways(model))
+    """Whether a model trains, tests or predicts in a way of its own, which a model made anew would lose."""
+    if not isinstance(model, keras.Model) or isinstance(model, keras.Sequential) or not _own_ways(model):
+        return False
+    return _keras.functional_of(model) is None or (
+        _keras.is_graph(model) and not _keras.is_constructed_from_tensors(type(model))
     )
 
 
 def graph_of_parts(model: keras.Model) -> Graph:
-    """A graph that calls each part of a model once, on inputs of its own.
+    """A graph that calls each part of a model once, on inputs of its own; the model's own one, if it has one.
 
     Raises:
         UnsupportedModelError: if the model holds no network.
     """
+    if _keras.functional_of(model) is not None:
+        return read_part(model, "", {})
     inputs: list[Value] = []
     outputs: list[Value] = []
     sites: list[CallSite] = []
@@ -71,25 +73,42 @@ def assembled(model: keras.Model, graph: Graph, built: Built, tempo: Tempo, *, c
 
     Args:
         model: The model.
-        graph: Its graph, edited: the parts in the order of the source's.
+        graph: Its graph, edited.
         built: What was built from it.
         tempo: How optimizers are to differ.
         copy: Whether what is no part is copied as well.
     """
-    calls = (site for site in graph.sites if isinstance(site.operation, Graph))
-    parts = {id(part): built.made[site.operation] for (_, part), site in zip(_parts(model), calls, strict=True)}
-    twin = _keras.bare_model_like(model)
+    made = dict(_made(built))
+    functional = None if _keras.functional_of(model) is None else built.model
+    twin = _keras.bare_model_like(model, functional)
     successors = dict(built.successors)
-    renewal = _Renewal(parts, successors, tempo, copy=copy)
+    renewal = _Renewal(made, successors, tempo, copy=copy)
     for name, value in _keras.own_attributes(model).items():
         setattr(twin, name, renewal.of(value))
-    for part, made in ((part, parts[id(part)]) for _, part in _parts(model)):
-        made.name = part.name
+    parts = [part for _, part in _parts(model)]
+    for part in parts:
+        made[id(part)].name = part.name
     renewal.carry_progress(twin)
     _keras.set_own_trainable(twin, model.trainable)
     if type(model).get_config is not keras.Model.get_config:
-        twin.get_config = functools.partial(_config_with_parts, twin, [part.name for _, part in _parts(model)])
+        whole = functional is None or all(_is_unchanged(site.operation) for site in graph.sites)
+        names = [part.name for part in parts]
+        twin.get_config = functools.partial(_config_with_parts, twin, names if whole else [*names, "its own layers"])
     return Built(twin, successors, built.made)
+
+
+def _made(built: Built) -> Iterator[tuple[int, Any]]:
+    """What became of each layer and model of the source, by its `id`."""
+    for operation, made in built.made.items():
+        source = operation.model if isinstance(operation, Graph) else operation
+        source = source.origin if isinstance(source, LayerSpec) else source
+        if source is not None:
+            yield id(source), made
+
+
+def _is_unchanged(operation: Operation) -> bool:
+    """Whether an operation is still the source's, or a model of it, changed inside perhaps."""
+    return not isinstance(operation, LayerSpec)
 
 
 def _config_with_parts(model: keras.Model, names: Sequence[str]) -> dict[str, Any]:
@@ -142,7 +161,7 @@ class _Renewal:
         if not self._copy:
             return value
         if isinstance(value, keras.layers.Layer):
-            return self._copied(value)
+            return self._copied(value) if value.variables or not value.built else value
         if isinstance(value, keras.Variable):
             twin = keras.Variable(value, dtype=value.dtype, trainable=value.trainable, name=value.name)
             self._successors[id(value)] = twin
