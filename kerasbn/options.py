@@ -31,6 +31,8 @@ class Options(TypedDict, total=False):
     """Which Dropout goes."""
     custom_layers: CustomLayers
     """Whether the user's own layers that hold linear layers are opened."""
+    parts: Sequence[str] | None
+    """The parts of a model that trains in its own way that are rewritten, `None` for all."""
     normalize_inputs: bool
     """Whether the inputs of the model are normalized as well."""
     local_response_normalization: Literal["keep", "remove"]
@@ -59,6 +61,7 @@ DEFAULTS: Options = {
     "norm": None,
     "dropout": "redundant",
     "custom_layers": "open",
+    "parts": None,
     "normalize_inputs": False,
     "local_response_normalization": "keep",
     "learning_rate_scale": None,
@@ -133,6 +136,16 @@ def _check(option: str, value: Any) -> None:
         raise OptionError(f"Option {option} is {value!r}; it must be True or False.")
     if declared == float | None and value is not None and not _is_positive(value):
         raise OptionError(f"Option {option} is {value!r}; it must be a positive number, such as 5.0, or None.")
+    if (
+        option == "parts"
+        and value is not None
+        and (
+            isinstance(value, str)
+            or not isinstance(value, Iterable)
+            or not all(isinstance(each, str) for each in value)
+        )
+    ):
+        raise OptionError(f"Option parts is {value!r}; it must be names of attributes, such as ('encoder',), or None.")
     if option == "data" and isinstance(value, str | bytes | int | float):
         raise OptionError(f"Option data is {value!r}; it must be a sample of inputs: arrays, a dataset, or None.")
 

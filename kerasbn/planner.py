@@ -120,11 +120,7 @@ def plan(model: keras.Model, **options: Unpack[Options]) -> Plan:
     asked = checked(options)
     source = Source.of(model, copy=asked["copy"], holds=_opened_for(asked))
     check_compilation(model, asked)
-    if source.is_assembly and (asked["data"] is not None or asked["normalize_inputs"]):
-        raise OptionError(
-            f"Model {model.name!r} trains in its own way, so what its parts get is not known: leave data and "
-            "normalize_inputs out, or rewrite its parts one by one before they are put into it."
-        )
+    _check_parts(source, asked)
     facts = Facts(source.graph, source.kept)
     draft = propose(facts, asked)
     outcome_of = outcome_of_folding if asked["fold"] else outcome_of_inserting
@@ -151,6 +147,21 @@ def _opened_for(options: Options) -> Callable[[keras.layers.Layer], bool]:
     if options["fold"]:
         return lambda layer: role_of(layer) is Role.BATCH_NORMALIZATION
     return lambda layer: role_of(layer) is Role.LINEAR
+
+
+def _check_parts(source: Source, options: Options) -> None:
+    """Refuse options that do not fit the parts of a model."""
+    if source.is_assembly and (options["data"] is not None or options["normalize_inputs"]):
+        raise OptionError(
+            f"Model {source.model.name!r} trains in its own way, so what its parts get is not known: leave data and "
+            "normalize_inputs out, or rewrite its parts one by one before they are put into it."
+        )
+    for part in options["parts"] or ():
+        if part not in source.parts:
+            listed = f"Its parts are {', '.join(source.parts)}" if source.parts else "It has none: leave the option out"
+            raise OptionError(
+                f"Option parts names {part!r}, which model {source.model.name!r} does not have. {listed}."
+            )
 
 
 def _order(source: Source) -> Mapping[str, int]:
@@ -201,6 +212,8 @@ def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
             That is done only where it computes the same, at inference and in training, and nothing
             is lost; else the layer is kept whole, with the reason in the plan. `"keep"`: all are
             kept whole. Defaults to `"open"`.
+        parts: Of a model that trains in its own way, the attributes whose networks are rewritten, such
+            as `("encoder",)`; the others are carried over. Defaults to `None`: all.
         normalize_inputs: Whether each input of numbers is normalized as well, in the place of
             standardising the data. A rule `("name", "skip")` leaves the input of that name alone.
             Defaults to `False`.

@@ -53,6 +53,8 @@ class Reason(enum.Enum):
     """The position asked for is "none"."""
     RULE = "rule"
     """A rule says "skip" or "none"."""
+    OTHER_PART = "other_part"
+    """It lies in a part of the model that the option parts does not name."""
     MONTE_CARLO = "monte_carlo"
     """Dropout or noise that is called with training=True, to be random at inference too; or it stands between a
     batch normalization and the layer that that would be folded into."""

@@ -178,6 +178,20 @@ def test_rules_and_folding():
     np.testing.assert_allclose(folded(X), result(X), rtol=1e-4, atol=1e-5)
 
 
+def test_parts_by_name():
+    plan = kerasbn.plan(vae(), parts=["decoder"])
+    result = plan.apply()
+    assert names(result.encoder) == "d0 out"
+    assert names(result.decoder) == "d0 d0_bn d0_activation out"
+    assert {skip.site: skip.reason for skip in plan.skips}["encoder/d0#0"] is kerasbn.Reason.OTHER_PART
+    with pytest.raises(kerasbn.OptionError, match="Its parts are encoder, decoder"):
+        kerasbn.plan(vae(), parts=["decode"])
+    with pytest.raises(kerasbn.OptionError, match="leave the option out"):
+        kerasbn.plan(network("plain", 8), parts=["decoder"])
+    with pytest.raises(kerasbn.OptionError, match="names of attributes"):
+        kerasbn.plan(vae(), parts="decoder")
+
+
 def test_a_part_that_stands_in_another_one_stays_one():
     class Held(VAE):
         def __init__(self, encoder, decoder):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+
 from kerasbn.facts.facts import Facts
 from kerasbn.options import Options
 from kerasbn.passes.fold_normalization import fold_normalization
 from kerasbn.passes.insert_normalization import insert_normalization
 from kerasbn.passes.normalize_inputs import normalize_inputs
-from kerasbn.passes.proposal import Draft, Pass
+from kerasbn.passes.proposal import Draft, Edit, Pass
 from kerasbn.passes.scale_regularizers import scale_regularizers
 from kerasbn.passes.strip_dropout import strip_dropout
 from kerasbn.passes.strip_local_response import strip_local_response
+from kerasbn.reasons import Reason, Skip
 
 INSERTING: tuple[Pass, ...] = (
     normalize_inputs,
@@ -36,5 +39,16 @@ def propose(facts: Facts, options: Options) -> Draft:
     """
     draft = Draft(facts.graph)
     for each in FOLDING if options["fold"] else INSERTING:
-        draft.add(each(facts, options, draft))
+        draft.add(_within_parts(each(facts, options, draft), options["parts"]))
     return draft
+
+
+def _within_parts(outcomes: Iterable[Edit | Skip], parts: Sequence[str] | None) -> Iterator[Edit | Skip]:
+    """What is proposed for the parts that were named, a skip for each other site."""
+    left: set[str] = set()
+    for each in outcomes:
+        if parts is None or isinstance(each, Skip) or any(each.site.startswith(f"{part}/") for part in parts):
+            yield each
+        elif each.site not in left:
+            left.add(each.site)
+            yield Skip(each.site, Reason.OTHER_PART, "the option parts does not name it")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import json
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from kerasbn.errors import UnsupportedModelError
 from kerasbn.graph.build import Built
 from kerasbn.graph.carry import carry_state
 from kerasbn.graph.clone import clone
-from kerasbn.graph.model import CallSite, Graph, LayerSpec, Operation, Value
+from kerasbn.graph.model import CallSite, Graph, LayerSpec, Value
 from kerasbn.graph.read import read_part
 
 
@@ -68,32 +69,31 @@ def graph_of_parts(model: keras.Model) -> Graph:
     return Graph(model, inputs, outputs, (*sites, *calls))
 
 
-def assembled(model: keras.Model, graph: Graph, built: Built, tempo: Tempo, *, copy: bool) -> Built:
+def assembled(model: keras.Model, built: Built, tempo: Tempo, *, copy: bool, tells_all: bool) -> Built:
     """The model around the parts that were built from an edit of its graph.
 
     Args:
         model: The model.
-        graph: Its graph, edited.
-        built: What was built from it.
+        built: What was built from the edited graph.
         tempo: How optimizers are to differ.
         copy: Whether what is no part is copied as well.
+        tells_all: Whether the parts are all that is new, so that a configuration with them tells all.
     """
     made = dict(_made(built))
     functional = None if _keras.functional_of(model) is None else built.model
     twin = _keras.bare_model_like(model, functional)
     successors = dict(built.successors)
-    renewal = _Renewal(made, successors, tempo, copy=copy)
+    renewal = _Renewal(model, twin, made, successors, tempo, copy=copy)
     for name, value in _keras.own_attributes(model).items():
         setattr(twin, name, renewal.of(value))
     parts = [part for _, part in _parts(model)]
     for part in parts:
-        made[id(part)].name = part.name
-    renewal.carry_progress(twin)
+        renewal.of(part).name = part.name
+    renewal.carry_progress()
     _keras.set_own_trainable(twin, model.trainable)
     if type(model).get_config is not keras.Model.get_config:
-        whole = functional is None or all(_is_unchanged(site.operation) for site in graph.sites)
-        names = [part.name for part in parts]
-        twin.get_config = functools.partial(_config_with_parts, twin, names if whole else [*names, "its own layers"])
+        names = [part.name for part in parts] + ([] if tells_all else ["its own layers"])
+        twin.get_config = functools.partial(_config_with_parts, twin, names)
     return Built(twin, successors, built.made)
 
 
@@ -104,11 +104,6 @@ def _made(built: Built) -> Iterator[tuple[int, Any]]:
         source = source.origin if isinstance(source, LayerSpec) else source
         if source is not None:
             yield id(source), made
-
-
-def _is_unchanged(operation: Operation) -> bool:
-    """Whether an operation is still the source's, or a model of it, changed inside perhaps."""
-    return not isinstance(operation, LayerSpec)
 
 
 def _config_with_parts(model: keras.Model, names: Sequence[str]) -> dict[str, Any]:
@@ -127,8 +122,18 @@ def _config_with_parts(model: keras.Model, names: Sequence[str]) -> dict[str, An
 class _Renewal:
     """What becomes of the attributes of a model: each object of the source once."""
 
-    def __init__(self, parts: Mapping[int, Any], successors: dict[int, keras.Variable], tempo: Tempo, *, copy: bool):
-        self._done: dict[int, Any] = dict(parts)
+    def __init__(
+        self,
+        model: keras.Model,
+        twin: keras.Model,
+        made: Mapping[int, Any],
+        successors: dict[int, keras.Variable],
+        tempo: Tempo,
+        *,
+        copy: bool,
+    ) -> None:
+        self._twin = twin
+        self._done: dict[int, Any] = {id(model): twin, **made}
         self._successors = successors
         self._tempo = tempo
         self._copy = copy
@@ -142,17 +147,19 @@ class _Renewal:
             self._done[id(value)] = self._new(value)
         return self._done[id(value)]
 
-    def carry_progress(self, twin: keras.Model) -> None:
+    def carry_progress(self) -> None:
         """Carry over what optimizers have learned, each for the weights of the parts that it trains."""
         for old, new in self._optimizers:
             if old.built:
                 known = {id(self._successors.get(id(each))) for each in _keras.variables_optimized_by(old)}
-                layers = (layer for layer in _keras.sublayers(twin)[1:] if isinstance(layer, keras.Model))
+                layers = (layer for layer in _keras.sublayers(self._twin)[1:] if isinstance(layer, keras.Model))
                 groups = (layer.trainable_variables for layer in layers)
                 weights = {id(each): each for group in groups if any(id(w) in known for w in group) for each in group}
                 carry_progress(old, new, list(weights.values()), self._successors)
 
     def _new(self, value: Any) -> Any:
+        if isinstance(value, types.MethodType) and id(value.__self__) in self._done:
+            return types.MethodType(value.__func__, self._done[id(value.__self__)])
         if isinstance(value, keras.metrics.Metric):
             return own_metric(value)
         if isinstance(value, keras.optimizers.Optimizer):
@@ -174,12 +181,17 @@ class _Renewal:
 
     def _copied(self, layer: keras.layers.Layer) -> keras.layers.Layer:
         twin = clone(layer)
-        if layer.built:
+        if layer.built and not twin.built:
             twin.build_from_config(layer.get_build_config() or {})
-            for ours, theirs in carry_state(layer, twin):
-                ours.assign(theirs)
-                self._successors.setdefault(id(theirs), ours)
+        for ours, theirs in carry_state(layer, twin):
+            ours.assign(theirs)
+            self._successors.setdefault(id(theirs), ours)
         return twin
+
+
+def parts_of(model: keras.Model) -> list[str]:
+    """The paths of the parts of a model."""
+    return [path for path, _ in _parts(model)]
 
 
 def carried_over(model: keras.Model) -> list[str]:

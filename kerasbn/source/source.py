@@ -21,10 +21,10 @@ import keras
 from kerasbn.compilation.compiled import carry_compiled_state
 from kerasbn.compilation.optimizer import SAME, Tempo
 from kerasbn.graph.build import Built, build
-from kerasbn.graph.model import Graph
+from kerasbn.graph.model import Graph, LayerSpec
 from kerasbn.graph.read import read
 from kerasbn.reasons import Refusal
-from kerasbn.source.assembly import assembled, carried_over, graph_of_parts, is_assembly
+from kerasbn.source.assembly import assembled, carried_over, graph_of_parts, is_assembly, parts_of
 from kerasbn.source.opening import opened
 from kerasbn.source.trace import is_traceable, trace
 
@@ -75,6 +75,11 @@ class Source:
         return is_assembly(self.model)
 
     @property
+    def parts(self) -> list[str]:
+        """The paths of the parts of a model that trains in its own way."""
+        return parts_of(self.model) if self.is_assembly else []
+
+    @property
     def notes(self) -> Iterator[str]:
         """What to know about how the model was taken in."""
         if self.opened:
@@ -102,7 +107,9 @@ class Source:
         """
         built = build(graph, copy=self.copy)
         if is_assembly(self.model):
-            built = assembled(self.model, graph, built, tempo, copy=self.copy)
+            sites = (graph.sites, self.graph.sites)
+            tells_all = len({*map(len, sites)}) == 1 and not any(isinstance(s.operation, LayerSpec) for s in sites[0])
+            built = assembled(self.model, built, tempo, copy=self.copy, tells_all=tells_all)
         carry_compiled_state(self.model, built.model, self._successors(built), tempo)
         return built
 
