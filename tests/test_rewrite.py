@@ -463,7 +463,6 @@ def test_subclasses_of_functional_models():
 UNSUPPORTED = {
     "not a model": (lambda: L.Dense(3), "Expected a Keras 3 model"),
     "not built": (lambda: keras.Sequential([L.Dense(3)], name="raw"), "'raw' .* has no graph yet.*keras.Input"),
-    "a training step that would be lost": (lambda: Stepping(4), "overrides train_step; that would be lost"),
 }
 
 

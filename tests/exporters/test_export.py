@@ -218,8 +218,3 @@ class Trained(keras.Model):
 
     def train_step(self, data):
         raise NotImplementedError
-
-
-def test_a_model_that_cannot_be_folded_is_written_as_it_is(tmp_path):
-    report = kerasbn.export(randomize(Trained()), tmp_path / "model.onnx")
-    assert (report.folded, report.kept) == (0, {"opaque": 1})
