@@ -34,6 +34,7 @@ INFERENCE_MODEL = (
 def fold_normalization(facts: Facts, options: Options, draft: Draft) -> Iterator[Edit | Skip]:
     """Propose to fold each batch normalization that can be, with the reason for each one that stays."""
     folding = search(facts, draft.removed)
+    named_outputs = facts.named_outputs_without(draft.removed)
     replaced = {
         operation: Replace(operation, with_absorbed(facts.calls[operation][0], absorbed))
         for operation, absorbed in folding.absorbed.items()
@@ -41,7 +42,7 @@ def fold_normalization(facts: Facts, options: Options, draft: Draft) -> Iterator
     identities: dict[Operation, LayerSpec] = {}
     for address, fold in folding.folds.items():
         site = facts.graph.by_address[address]
-        named = address in facts.named_outputs
+        named = address in named_outputs
         leaving = identities.setdefault(site.operation, _identity(site)) if named else None
         changes: list[Change] = [Remove(address, leaving)]
         changes += [replaced.pop(taker.operation) for taker in fold.into if taker.operation in replaced]

@@ -39,6 +39,7 @@ class _Stripper:
         self._facts = facts
         self._flow = facts.flow
         self._dropout = options["dropout"]
+        self._removed = draft.removed
         self._feeding = facts.flow.leading_to(_normalized_values(facts, draft))
         self._from_inputs = _values_as_they_came_in(facts)
         self._why = "feeds a batch normalization" if self._dropout == "redundant" else 'dropout="all"'
@@ -50,7 +51,8 @@ class _Stripper:
             if self._flow.role(site) is Role.DROPOUT and not isinstance(found.get(site.address), Skip):
                 found[site.address] = self._outcome(site)
         for inside in {site.operation for site in self._facts.graph.walk() if isinstance(site.operation, Graph)}:
-            addresses = [site.address for site in inside.sites if not site.is_input]
+            left = (site for site in inside.sites if not site.is_input and site.address not in self._removed)
+            addresses = [site.address for site in left]
             if addresses and all(address in found for address in addresses):
                 only = Refusal(Reason.ONLY_LAYER, f"the model {inside.name!r} holds nothing else")
                 found[addresses[0]] = only.at(addresses[0])

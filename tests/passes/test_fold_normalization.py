@@ -698,3 +698,17 @@ def test_options_that_do_not_go_together(options):
     model = _chain((4,), L.Dense(4), BN())
     with pytest.raises(kerasbn.OptionError, match="fold"):
         kerasbn.plan(model, **{"fold": True, **options})
+
+
+@pytest.mark.parametrize("functional", [False, True])
+def test_a_model_inside_keeps_a_layer_when_its_dropout_goes_too(functional):
+    given = keras.Input((6,), name="given")
+    inner = keras.Sequential([given, L.BatchNormalization(name="bn"), L.Dropout(0.5, name="d")], name="inner")
+    if functional:
+        inner = keras.Model(given, inner.layers[1](inner.layers[0](given)), name="inner")
+    inputs = keras.Input((6,), name="in")
+    x = L.Dense(2, name="b")(inner(L.Dense(6, name="a")(inputs)))
+    source = randomize(keras.Model(inputs, x))
+    result = kerasbn.rewrite(source, position="none", dropout="all", fold=True)
+    assert [layer.name for layer in result.get_layer("inner").layers if layer.name != "given"] == ["bn"]
+    assert_same_function(source, result, tolerance=1e-4)
