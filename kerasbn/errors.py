@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import textwrap
+import traceback
+from pathlib import Path
 
 
 class KerasBNError(Exception):
@@ -30,3 +32,12 @@ def quoted(error: BaseException) -> str:
     """Another library's message as one line of plain text, to be quoted in ours. The end of a long one is cut."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     return textwrap.shorten(plain, 400, placeholder=" ...").rstrip(".") or type(error).__name__
+
+
+def line_of(error: BaseException) -> str:
+    """The line of the user's code at which an error arose."""
+    frames = traceback.extract_tb(error.__traceback__)
+    package = str(Path(__file__).parent)
+    own = [frame for frame in frames if "site-packages" not in frame.filename and package not in frame.filename]
+    frame = (own or frames)[-1]
+    return f"{frame.filename}:{frame.lineno} ({frame.line})"

@@ -36,7 +36,7 @@ class Plan:
 
     Attributes:
         model: The source model. A plan never changes it.
-        options: The options that the plan was made with.
+        options: The options that the plan was made with, by name.
         edits: What changes, in the order of the model.
         skips: What stays as it is, each with its reason, likewise.
         outcome: How many linear layers there are, or when folding batch normalizations, and what
@@ -45,7 +45,7 @@ class Plan:
     """
 
     model: keras.Model
-    options: Options
+    options: Options = dataclasses.field(repr=False, compare=False)
     edits: tuple[Edit, ...]
     skips: tuple[Skip, ...]
     outcome: str
@@ -262,7 +262,7 @@ def fold(model: keras.Model, *, custom_layers: CustomLayers = "open") -> keras.M
     """Fold batch normalization into the layers next to it, wherever that is exact.
 
     The result computes at inference what the source does, with fewer layers: each batch
-    normalization that goes is multiplied into the weights of the linear layers before or behind it,
+    normalization that goes is multiplied into the weights of the linear layers ahead of it or behind it,
     in float64. It is a model for inference, not for further training. What stays, stays for a
     reason: `kerasbn.plan(model, position="none", dropout="none", fold=True)` lists them.
 

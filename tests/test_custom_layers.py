@@ -69,6 +69,11 @@ class HoldsFunctional(L.Layer):
         return self.net(inputs) + inputs
 
 
+class HoldsFunctionalAndTrains(HoldsFunctional):
+    def call(self, inputs, training=None):
+        return super().call(inputs)
+
+
 class OfTwo(L.Layer):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -152,6 +157,10 @@ STYLES = {
     "made in build": (lambda: functional(MadeInBuild(name="block")), ["block/inner"]),
     "a Sequential inside": (lambda: functional(HoldsSequential(name="block")), ["block/b", "block/net/a"]),
     "a Functional inside": (lambda: functional(HoldsFunctional(name="block")), ["block/net/a"]),
+    "a Functional inside, told to train": (
+        lambda: functional(HoldsFunctionalAndTrains(name="block")),
+        ["block/net/a"],
+    ),
     "several inputs and outputs": (of_two, ["two/inner"]),
     "a subclassed model inside": (lambda: functional(Inner(name="in_it")), ["in_it/block/first", "in_it/block/second"]),
     "one name": (lambda: functional(OneName(name="o")), ["o/dense", "o/dense_1", "o/dense_2"]),

@@ -84,3 +84,19 @@ def test_statistics_of_a_sample():
     np.testing.assert_allclose(result.get_layer("in_bn").moving_mean, sample.mean(0), rtol=1e-4)
     normalized = np.asarray(result.get_layer("in_bn")(sample))
     np.testing.assert_allclose(normalized.std(0), np.ones(12), rtol=0.01)
+
+
+def test_an_input_without_a_name_goes_by_that_of_its_layer():
+    inputs = keras.Input((6,))
+    source = keras.Model(inputs, L.Dense(2, name="head")(inputs))
+    (name,) = (layer.name for layer in source.layers if isinstance(layer, L.InputLayer))
+    (edit,) = kerasbn.plan(source, position="none", normalize_inputs=True).edits
+    assert edit.site == name
+    assert not kerasbn.plan(source, normalize_inputs=True, rules=[(name, "skip")]).edits
+
+
+def test_noise_on_normalized_inputs_stays():
+    """It is augmentation, as it would be on standardised data."""
+    source = sequential(L.GaussianNoise(0.1, name="noise"), L.Dense(8, activation="relu", name="a"))
+    plan = kerasbn.plan(source, normalize_inputs=True)
+    assert {skip.site: skip.reason for skip in plan.skips}["noise#0"] == Reason.AUGMENTATION

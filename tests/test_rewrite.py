@@ -507,10 +507,13 @@ VERBS = {
 @pytest.mark.parametrize("verb", VERBS)
 def test_what_was_set_on_single_variables_comes_along(verb):
     source = sequential(L.Dense(8, activation="relu", name="a"), L.Dense(8, name="b"), L.BatchNormalization(name="bn"))
-    source.get_layer("a").kernel.trainable = False
+    source.get_layer("b").kernel.trainable = False
     source.get_layer("b").kernel.constraint = keras.constraints.MaxNorm(2.0)
     source.get_layer("head").kernel.regularizer = keras.regularizers.L2(0.1)
+    source.get_layer("a").kernel.regularizer = keras.regularizers.L2(0.2)
     result = VERBS[verb](source)
-    assert not result.get_layer("a").kernel.trainable
+    assert not result.get_layer("b").kernel.trainable
     assert result.get_layer("b").kernel.constraint.max_value == 2.0
-    np.testing.assert_allclose(sum(result.losses), sum(source.losses), rtol=1e-6)
+    assert len(result.losses) == len(source.losses) == 2
+    if verb != "fold":  # which changes the weights
+        np.testing.assert_allclose(sum(result.losses), sum(source.losses), rtol=1e-6)

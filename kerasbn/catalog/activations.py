@@ -42,7 +42,7 @@ _FUNCTIONS: Mapping[Any, str] = {
     if (function := getattr(namespace, name, None)) is not None
 }
 
-LAYERS: Mapping[type, str] = {
+LAYERS: dict[type, str] = {
     keras.layers.ReLU: "relu",
     keras.layers.LeakyReLU: "leaky_relu",
     keras.layers.PReLU: "prelu",

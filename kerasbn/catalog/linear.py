@@ -165,7 +165,7 @@ def _shape(layer: keras.layers.Layer, name: str) -> tuple[int, ...]:
     return next(tuple(variable.shape) for variable in layer.variables if variable.name == name)
 
 
-LINEAR: Mapping[type, Linear] = {
+LINEAR: dict[type, Linear] = {
     keras.layers.Dense: Linear(lambda layer: -1, _dense),
     keras.layers.EinsumDense: Linear(_by_equation, _einsum, no_bias=("bias_axes", None), full_bias=_einsum_bias),
     **dict.fromkeys(families.CONVOLUTIONS, Linear(_by_data_format, _convolution, _pads)),

@@ -57,7 +57,7 @@ KEEPING = frozenset({Role.IDENTITY, Role.DROPOUT, Role.REARRANGEMENT})
 PER_CHANNEL = KEEPING | {Role.POOLING, Role.GLOBAL_POOLING}
 """Roles under which what comes out of a channel depends on that channel alone."""
 
-LAYERS: Mapping[type, Role] = {
+LAYERS: dict[type, Role] = {
     kind: role
     for role, kinds in {
         Role.INPUT: (layers.InputLayer,),
@@ -122,7 +122,7 @@ def _of_layer(kind: type[keras.layers.Layer]) -> Role:
     if kind in LINEAR:
         return Role.LINEAR
     if kind is layers.Activation or kind in activations.LAYERS:
-        return Role.ACTIVATION
+        return Role.IDENTITY if activations.LAYERS.get(kind) == activations.LINEAR else Role.ACTIVATION
     if kind in LAYERS:
         return LAYERS[kind]
     return next((role for base, role in _BASES.items() if issubclass(kind, base)), Role.OTHER)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from kerasbn.errors import KerasBNError, VerificationError, quoted
 from kerasbn.files.config_file import NORMS, load_config
-from kerasbn.options import RULE_POSITIONS, choices
+from kerasbn.options import DEFAULTS, RULE_POSITIONS, choices
 from kerasbn.recipes import BN_X5, BN_X30
 
 DONE, NOT_VERIFIED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -39,6 +41,15 @@ _OF_REWRITE = (
     *("learning_rate_scale", "weight_decay_scale", "decay_speedup", "preserve", "shared"),
 )
 """The options of `kerasbn.rewrite` that the command and its configuration file have, by their names there."""
+
+
+def _words(flag: str, help: str) -> Callable[[Any], Any]:  # noqa: A002
+    """An option of `kerasbn.rewrite` whose values are words, with its default there."""
+    name = flag.removeprefix("--").replace("-", "_")
+    kind = click.Choice(choices(name))
+    return click.option(flag, type=kind, default=dict(DEFAULTS)[name], show_default=True, help=help)
+
+
 _RECIPES = {"bn-x5": BN_X5, "bn-x30": BN_X30}
 
 
@@ -51,13 +62,7 @@ _RECIPES = {"bn-x5": BN_X5, "bn-x30": BN_X30}
     metavar="OUT",
     help="Where to write: .keras, .onnx, or a folder for a SavedModel. Repeatable.",
 )
-@click.option(
-    "--position",
-    type=click.Choice(choices("position")),
-    default="auto",
-    show_default=True,
-    help="Where BN goes relative to the activation.",
-)
+@_words("--position", "Where BN goes relative to the activation.")
 @click.option(
     *("--rule", "rules"),
     multiple=True,
@@ -72,13 +77,7 @@ _RECIPES = {"bn-x5": BN_X5, "bn-x30": BN_X30}
     show_default=True,
     help="Whose BN layer to insert. With 'keras' the file loads without kerasbn.",
 )
-@click.option(
-    "--dropout",
-    type=click.Choice(choices("dropout")),
-    default="redundant",
-    show_default=True,
-    help="Which Dropout to take out.",
-)
+@_words("--dropout", "Which Dropout to take out.")
 @click.option(
     *("--lr-scale", "learning_rate_scale"),
     type=_SCALE,
@@ -94,21 +93,9 @@ _RECIPES = {"bn-x5": BN_X5, "bn-x30": BN_X30}
     type=_SCALE,
     help="Let the learning rate of the compiled optimizer decay this many times as fast.",
 )
-@click.option(
-    "--custom-layers",
-    type=click.Choice(choices("custom_layers")),
-    default="open",
-    show_default=True,
-    help="Open layers of your own that hold linear layers or BN, or keep them whole.",
-)
+@_words("--custom-layers", "Open layers of your own that hold linear layers or BN, or keep them whole.")
 @click.option("--normalize-inputs", is_flag=True, help="Normalize the inputs as well.")
-@click.option(
-    "--local-response-normalization",
-    type=click.Choice(choices("local_response_normalization")),
-    default="keep",
-    show_default=True,
-    help="What becomes of layers that do that.",
-)
+@_words("--local-response-normalization", "What becomes of layers that do that.")
 @click.option(
     "--recipe",
     type=click.Choice(list(_RECIPES)),
@@ -127,13 +114,7 @@ _RECIPES = {"bn-x5": BN_X5, "bn-x30": BN_X30}
     help="Measure the statistics of BN on the inputs in FILE: .npy, or .npz with an array by the name of each input.",
 )
 @click.option("--preserve/--no-preserve", default=True, show_default=True, help="Start BN as the identity.")
-@click.option(
-    "--shared",
-    type=click.Choice(choices("shared")),
-    default="per_call",
-    show_default=True,
-    help="Whether a layer called k times gets k BNs or one.",
-)
+@_words("--shared", "Whether a layer called k times gets k BNs or one.")
 @click.option(
     "--fold/--no-fold",
     default=None,

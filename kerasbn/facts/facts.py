@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -84,20 +84,13 @@ class Facts:
     @cached_property
     def named_outputs(self) -> frozenset[str]:
         """The addresses of the calls that yield an output of their own model, which goes by their name."""
-        return self.named_outputs_without(())
-
-    def named_outputs_without(self, removed: Collection[str]) -> frozenset[str]:
-        """The same once the calls at some addresses are removed, so that their inputs are outputs."""
         inside = {site.operation: None for site in self.graph.walk() if isinstance(site.operation, Graph)}
-        found: set[str] = set()
-        for graph in (self.graph, *inside):
-            outputs = set(graph.output_values)
-            for site in reversed(graph.sites):
-                if not outputs.isdisjoint(site.outputs):
-                    found.add(site.address)
-                    if site.address in removed:
-                        outputs.update(site.inputs[:1])
-        return frozenset(found - set(removed))
+        return frozenset(
+            site.address
+            for graph in (self.graph, *inside)
+            for site in graph.sites
+            if not graph.output_values.isdisjoint(site.outputs)
+        )
 
     @cached_property
     def _become_outputs(self) -> set[Value]:

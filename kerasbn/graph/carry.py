@@ -65,9 +65,14 @@ def initial_values(spec: LayerSpec, layer: keras.layers.Layer) -> Iterator[tuple
     """
     origin = spec.origin
     inherited = {} if origin is None else _by_place(origin)
+    layers = [] if origin is None else _keras.sublayers(origin)
+    configured = {id(value) for each in layers for value in vars(each).values()}
     for place, variable in _by_place(layer).items():
         if place in inherited:
             _carry_attributes(inherited[place], variable)
+            regularizer = inherited[place].regularizer
+            if regularizer is None or id(regularizer) not in configured:  # set by hand; the config may have another
+                variable.regularizer = regularizer
         if variable.name in spec.values:
             yield variable, spec.values[variable.name]()
         elif place in inherited:

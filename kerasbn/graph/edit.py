@@ -107,8 +107,13 @@ class _Editor:
                     self._replaced[operation] = layer
                 case Configure(layer, arguments):
                     self._configured[layer].update(arguments)
-        missing = ({edge.address for edge in self._inserted} | self._removed.keys()) - graph.by_address.keys()
+        sites = graph.by_address
+        missing = ({edge.address for edge in self._inserted} | self._removed.keys()) - sites.keys()
         assert not missing, f"edits of call sites that the graph does not have: {sorted(missing)}"
+        for edge in self._inserted:
+            exists = edge.input is None or edge.input < len(sites[edge.address].inputs)
+            assert exists, f"{edge.address} has no input {edge.input} to insert ahead of"
+            assert edge.address not in self._removed, f"{edge.address} is removed, so nothing can be inserted at it"
 
     def edited(self, graph: Graph) -> Graph:
         """The graph with the changes made; the very same one if none concerns it."""

@@ -225,6 +225,13 @@ class Graph:
             found[site.operation].append(site)
         return {operation: tuple(sites) for operation, sites in found.items()}
 
+    @property
+    def steps(self) -> list[Any]:
+        """What is called, in the order of the calls: layers and models themselves, of operations the class."""
+        called = (site.operation for site in self.sites if not site.is_input)
+        whole = (each.model if isinstance(each, Graph) else each for each in called)
+        return [each if isinstance(each, keras.layers.Layer) else type(each) for each in whole]
+
     def layers(self) -> Iterator[tuple[str, keras.layers.Layer]]:
         """Path and layer, once for each layer of the source model that is called, in graphs inside as well."""
         seen: set[keras.layers.Layer] = set()

@@ -1,7 +1,7 @@
 """Fold batch normalization into the linear layers next to it.
 
-At inference BN is y = s x + t, so it can be multiplied into the weights of a linear layer before or
-behind it (`kerasbn.passes.folding.absorb`), past whatever commutes with it
+At inference BN is y = s x + t, so it can be multiplied into the weights of a linear layer ahead of
+it or behind it (`kerasbn.passes.folding.absorb`), past whatever commutes with it
 (`kerasbn.passes.folding.transport`).
 """
 
@@ -16,7 +16,7 @@ from kerasbn import _keras
 from kerasbn.catalog.roles import Role, role_of
 from kerasbn.facts.facts import Facts
 from kerasbn.graph.clone import identity_arguments
-from kerasbn.graph.edit import Change, Remove, Replace
+from kerasbn.graph.edit import Change, Remove, Replace, apply
 from kerasbn.graph.model import CallSite, LayerSpec, Operation
 from kerasbn.options import Options
 from kerasbn.passes.folding.ledger import Fold
@@ -33,8 +33,9 @@ INFERENCE_MODEL = (
 
 def fold_normalization(facts: Facts, options: Options, draft: Draft) -> Iterator[Edit | Skip]:
     """Propose to fold each batch normalization that can be, with the reason for each one that stays."""
-    folding = search(facts, draft.removed)
-    named_outputs = facts.named_outputs_without(draft.removed)
+    if removals := [change for change in draft.changes if isinstance(change, Remove)]:
+        facts = Facts(apply(facts.graph, removals), facts.kept)
+    folding = search(facts)
     replaced = {
         operation: Replace(operation, with_absorbed(facts.calls[operation][0], absorbed))
         for operation, absorbed in folding.absorbed.items()
@@ -42,7 +43,7 @@ def fold_normalization(facts: Facts, options: Options, draft: Draft) -> Iterator
     identities: dict[Operation, LayerSpec] = {}
     for address, fold in folding.folds.items():
         site = facts.graph.by_address[address]
-        named = address in named_outputs
+        named = address in facts.named_outputs
         leaving = identities.setdefault(site.operation, _identity(site)) if named else None
         changes: list[Change] = [Remove(address, leaving)]
         changes += [replaced.pop(taker.operation) for taker in fold.into if taker.operation in replaced]

@@ -1,4 +1,4 @@
-"""Insert a normalization at each place; the bias of the linear layer right before it becomes its beta.
+"""Insert a normalization at each place; the bias of the linear layer right ahead of it becomes its beta.
 
 In training, BN subtracts the mean of the batch, so a bias before it would be redundant (Ioffe &
 Szegedy, 2015, section 3.2).

@@ -26,7 +26,7 @@ INSERTING: tuple[Pass, ...] = (
 FOLDING: tuple[Pass, ...] = (
     strip_local_response,
     strip_dropout,
-    fold_normalization,  # passes through what is stripped
+    fold_normalization,  # looks at the graph without what is stripped
     scale_regularizers,
 )
 

@@ -2,7 +2,7 @@
 
 With moving_mean = 0, moving_variance = 1 - epsilon, gamma = sqrt(moving_variance + epsilon) = 1 and
 beta = b it starts, at inference, as the exact identity on W x + b, where the bias b is taken from
-the linear layer right before it:
+the linear layer right ahead of it:
 
     BN(y) = gamma (y - moving_mean) / sqrt(moving_variance + epsilon) + beta = y + b,   y = W x
 

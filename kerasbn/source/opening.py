@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 from kerasbn import _keras
-from kerasbn.errors import quoted
+from kerasbn.errors import line_of, quoted
 from kerasbn.graph.model import CallSite, Graph, Operation, Value
 from kerasbn.graph.read import read_call
 from kerasbn.graph.run import filled, outputs_of
@@ -132,7 +132,7 @@ class _Opening:
         self._check_nothing_is_lost()
         self._check_calls_are_alike()
         found = self._recorded()
-        if "training" in self._parameters and _steps(self._recorded(training=True)) != _steps(found):
+        if "training" in self._parameters and self._recorded(training=True).steps != found.steps:
             raise Refusal(Reason.TRAINING_BRANCH, "does something else in training, by an `if training:` in its call")
         self._check_computes_the_same(found)
         as_before = all(_takes_one_structure(site) and not site.kwargs.keys() - {"training"} for site in self._sites)
@@ -172,9 +172,9 @@ class _Opening:
                 outputs = self._layer.call(*args, **kwargs, **arguments)
             except Exception as error:
                 if any(frame.name == "add_loss" for frame in traceback.extract_tb(error.__traceback__)):
-                    raise Refusal(Reason.OWN_LOSSES, f"adds a loss in its call, at {where(error)}") from None
+                    raise Refusal(Reason.OWN_LOSSES, f"adds a loss in its call, at {line_of(error)}") from None
                 raise Refusal(
-                    Reason.UNTRACEABLE, f"cannot be called on symbolic inputs, at {where(error)}: {quoted(error)}"
+                    Reason.UNTRACEABLE, f"cannot be called on symbolic inputs, at {line_of(error)}: {quoted(error)}"
                 ) from None
             if not all(isinstance(output, keras.KerasTensor) for output in keras.tree.flatten(outputs)):
                 raise Refusal(Reason.UNTRACEABLE, "returns something else than tensors from its call")
@@ -222,14 +222,6 @@ class _Opening:
         }
 
 
-def where(error: Exception) -> str:
-    """The line of the user's code at which an error arose."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not any(part in frame.filename for part in ("site-packages", "kerasbn/source"))]
-    frame = (own or frames)[-1]
-    return f"{frame.filename}:{frame.lineno} ({frame.line})"
-
-
 def _owner(kind: type, method: str) -> type:
     return next(each for each in kind.__mro__ if method in each.__dict__)
 
@@ -249,12 +241,6 @@ def _input_names(index: int) -> Iterator[str]:
     while True:
         number += 1
         yield f"inputs_{index}_{number}"
-
-
-def _steps(graph: Graph) -> list[Any]:
-    """The operations in the order of their calls; layers by identity, others by class."""
-    operations = (site.operation for site in graph.sites if not site.is_input)
-    return [op if isinstance(op, keras.layers.Layer | Graph) else type(op) for op in operations]
 
 
 def _with_distinct_paths(graph: Graph) -> Graph:

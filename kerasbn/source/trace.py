@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,9 +16,10 @@ import keras
 import numpy as np
 
 from kerasbn import _keras
-from kerasbn.errors import UnsupportedModelError, quoted
+from kerasbn.errors import UnsupportedModelError, line_of, quoted
 from kerasbn.graph.carry import carry_description, carry_state
 from kerasbn.graph.clone import revived
+from kerasbn.graph.read import read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +56,10 @@ def trace(model: keras.Model, *, copy: bool) -> Traced:
         UnsupportedModelError: if the model cannot be traced, or the outcome is not the same.
     """
     if behaviour := [name for name in _keras.own_behaviour(model) if name not in ("call", "__call__")]:
-        raise _refusal(model, f"overrides {', '.join(behaviour)}, which the rewritten model would lose")
+        raise _untraceable(model, f"overrides {', '.join(behaviour)}, which the rewritten model would lose")
     shapes = _keras.built_shapes(model)
     if shapes is None:
-        raise _refusal(
+        raise _untraceable(
             model, "was never called or built, so its inputs are not known. Call it on a batch first", remedy=""
         )
     twin = _copied(model) if copy else model
@@ -80,7 +80,7 @@ def _copied(model: keras.Model) -> keras.Model:
         if type(model).build is not keras.Model.build:
             twin.build(_keras.built_shapes(model))
     except Exception as error:
-        raise _refusal(
+        raise _untraceable(
             model,
             f"cannot be made again from its configuration: {quoted(error)}",
             "Give it a get_config, or pass copy=False.",
@@ -102,9 +102,11 @@ def _called(twin: keras.Model, model: keras.Model, inputs: Any, **arguments: Any
     try:
         outputs = twin.call(inputs, **arguments)
     except Exception as error:
-        raise _refusal(model, f"cannot be called on symbolic inputs, at {_where(error)}: {quoted(error)}") from error
+        raise _untraceable(
+            model, f"cannot be called on symbolic inputs, at {line_of(error)}: {quoted(error)}"
+        ) from error
     if not all(isinstance(output, keras.KerasTensor) for output in keras.tree.flatten(outputs)):
-        raise _refusal(model, "returns something else than tensors from its call")
+        raise _untraceable(model, "returns something else than tensors from its call")
     return outputs
 
 
@@ -113,22 +115,15 @@ def _check_training(twin: keras.Model, model: keras.Model, inputs: Any, traced: 
     if "training" not in inspect.signature(twin.call).parameters:
         return
     in_training = keras.Model(inputs, _called(twin, model, inputs, training=True))
-    if _steps(in_training) != _steps(traced):
-        raise _refusal(model, "does something else in training, by an `if training:` in its call")
-
-
-def _steps(model: keras.Model) -> list[Any]:
-    """The operations in the order of their calls; layers by identity, others by class."""
-    calls = _keras.recorded_calls(_keras.functional_of(model))
-    operations = (call.operation for call in calls)
-    return [op if isinstance(op, keras.layers.Layer) else type(op) for op in operations]
+    if read(in_training).steps != read(traced).steps:
+        raise _untraceable(model, "does something else in training, by an `if training:` in its call")
 
 
 def _check_weights(model: keras.Model, traced: keras.Model, pairs: list[tuple[keras.Variable, keras.Variable]]) -> None:
     held = {id(variable) for variable in traced.variables}
     for ours, theirs in pairs:
         if id(ours) not in held:
-            raise _refusal(model, f"uses its weight {theirs.path!r} outside of any layer")
+            raise _untraceable(model, f"uses its weight {theirs.path!r} outside of any layer")
 
 
 def _check_outputs(model: keras.Model, traced: keras.Model) -> None:
@@ -141,18 +136,10 @@ def _check_outputs(model: keras.Model, traced: keras.Model) -> None:
     for one, other in zip(expected, got, strict=True):
         one, other = (keras.ops.convert_to_numpy(tensor) for tensor in (one, other))
         if not np.allclose(one, other, rtol=1e-5, atol=1e-5 * float(np.max(np.abs(one), initial=0.0))):
-            raise _refusal(model, "computes something else once it is traced")
+            raise _untraceable(model, "computes something else once it is traced")
 
 
-def _where(error: Exception) -> str:
-    """The line of the user's code at which an error arose."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not any(part in frame.filename for part in ("site-packages", "kerasbn/graph"))]
-    frame = (own or frames)[-1]
-    return f"{frame.filename}:{frame.lineno} ({frame.line})"
-
-
-def _refusal(
+def _untraceable(
     model: keras.Model, cause: str, remedy: str = "Build the same network with keras.Model(inputs, outputs)."
 ) -> UnsupportedModelError:
     return UnsupportedModelError(f"Model {model.name!r} is a {type(model).__name__}; it {cause}. {remedy}".strip())

@@ -2,7 +2,7 @@
 
     E[x]   <- mean over the data,   Var[x] <- m/(m - 1) variance over the data
 
-Layer after layer: the statistics of a layer are measured while all those before it use theirs. So
+Layer after layer: the statistics of a layer are measured while all those ahead of it use theirs. So
 each one has its stage. All batches go through the network stage by stage, and wait between two
 stages at the layers to be measured next; where they do not fit into memory, they start anew.
 """

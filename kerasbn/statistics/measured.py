@@ -67,7 +67,7 @@ def check_finite(norm: keras.layers.BatchNormalization, moments: Moments) -> Non
     if not moments.finite:
         raise OptionError(
             f"On the data given, what layer {norm.name!r} normalizes is not finite. Take the inputs that are NaN or "
-            "infinite out of it, or look for the layer before that overflows."
+            "infinite out of it, or look for the layer ahead of it that overflows."
         )
 
 

@@ -117,6 +117,13 @@ def test_configure_adds_up_and_changes_what_replaces():
     assert dict(replaced.config) == {"name": "other", "units": 4, "activation": "relu", "use_bias": False}
 
 
+def test_edits_that_would_be_lost():
+    with pytest.raises(AssertionError, match="no input 3"):
+        apply(_graph(), [Insert(ahead("d#0", 3), F)])
+    with pytest.raises(AssertionError, match="d#0 is removed"):
+        apply(_graph(), [Remove("d#0"), Insert(behind("d#0"), F)])
+
+
 def test_an_edit_of_a_site_that_is_not_there():
     with pytest.raises(AssertionError, match="z#0"):
         apply(_graph(), [Remove("z#0")])

@@ -712,3 +712,50 @@ def test_a_model_inside_keeps_a_layer_when_its_dropout_goes_too(functional):
     result = kerasbn.rewrite(source, position="none", dropout="all", fold=True)
     assert [layer.name for layer in result.get_layer("inner").layers if layer.name != "given"] == ["bn"]
     assert_same_function(source, result, tolerance=1e-4)
+
+
+class LocalResponseNormalization(L.Layer):
+    def call(self, inputs):
+        return inputs / (1 + keras.ops.abs(inputs))
+
+
+def test_what_another_pass_removes_does_not_stand_in_the_way():
+    """Neither as a second user of a value, nor on a branch that is to take a shift."""
+    inputs = keras.Input((6,), name="in")
+    x = L.Dense(6, name="a")(inputs)
+    x = L.Average(name="mean")([x, L.Dropout(0.5, name="d")(x)])
+    x = L.Activation("tanh", name="f")(L.BatchNormalization(name="bn")(x))
+    source = randomize(keras.Model(inputs, L.Dense(2, name="head")(x)))
+    plan = kerasbn.plan(source, position="none", dropout="all", fold=True)
+    assert "bn#0" in {edit.site for edit in plan.edits if edit.kind == "fold"}
+    assert_same_function(source, plan.apply(), tolerance=1e-4)
+
+    response = LocalResponseNormalization(name="lrn")(L.Dense(6, name="b")(inputs))
+    x = L.Add(name="sum")([L.Dense(6, activation="relu", name="a")(inputs), response])
+    x = L.Activation("tanh", name="f")(L.BatchNormalization(name="bn")(x))
+    source = keras.Model(inputs, L.Dense(2, name="head")(x))
+    source.get_layer("bn").beta.assign(np.ones(6))
+    plan = kerasbn.plan(source, position="none", fold=True, local_response_normalization="remove")
+    assert "bn#0" in {edit.site for edit in plan.edits if edit.kind == "fold"}
+
+
+def test_a_model_inside_keeps_a_layer_whichever_passes_would_empty_it():
+    given = keras.Input((6,), name="given")
+    inner = keras.Sequential([given, LocalResponseNormalization(name="lrn"), L.Dropout(0.5, name="d")], name="inner")
+    inputs = keras.Input((6,), name="in")
+    source = keras.Model(inputs, L.Dense(2, name="b")(inner(L.Dense(6, name="a")(inputs))))
+    plan = kerasbn.plan(source, position="none", dropout="all", local_response_normalization="remove")
+    assert {skip.site: skip.reason for skip in plan.skips}["inner/d#0"] is Reason.ONLY_LAYER
+    assert [layer.name for layer in plan.apply().get_layer("inner").layers] == ["d"]
+
+
+def test_an_activation_of_every_step_lets_scales_through():
+    inputs = keras.Input((5, 6), name="in")
+    x = L.TimeDistributed(L.ReLU(), name="f")(L.Dense(6, name="a")(inputs))
+    norm = L.BatchNormalization(name="bn", center=False)
+    source = keras.Model(inputs, L.Dense(2, name="head")(L.Activation("tanh", name="t")(norm(x))))
+    norm.gamma.assign(np.arange(1.0, 7.0))
+    norm.moving_variance.assign(np.full(6, 3.0))
+    folded = kerasbn.fold(source)
+    assert [layer.name for layer in folded.layers] == ["in", "a", "f", "t", "head"]
+    assert_same_function(source, folded, tolerance=1e-4)

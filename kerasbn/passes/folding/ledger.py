@@ -33,15 +33,14 @@ class Ledger:
         folds: The normalizations that go, by the address of their call.
     """
 
-    def __init__(self, known: FoldingFacts, removed: Collection[str]) -> None:
+    def __init__(self, known: FoldingFacts) -> None:
         self.folds: dict[str, Fold] = {}
         self._calls = known.facts.calls
-        self._removed = removed
         self._absorbed: dict[Operation, Absorbed] = {}
 
     def is_gone(self, site: CallSite) -> bool:
-        """Whether a call site goes: a normalization that is folded, or what another pass removes."""
-        return site.address in self.folds or site.address in self._removed
+        """Whether a call site is a normalization that is folded."""
+        return site.address in self.folds
 
     def calls_left(self, operation: Operation) -> list[CallSite]:
         """The call sites of an operation that stay."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from kerasbn.catalog.roles import Role
 from kerasbn.facts.facts import Facts
@@ -33,15 +33,10 @@ class Folding:
     absorbed: Mapping[Operation, Absorbed]
 
 
-def search(facts: Facts, removed: Collection[str]) -> Folding:
-    """Fold backward what can be, then forward, until there is nothing left to fold.
-
-    Args:
-        facts: The facts about the graph.
-        removed: The addresses of call sites that go besides, and leave their inputs as they are.
-    """
+def search(facts: Facts) -> Folding:
+    """Fold backward what can be, then forward, until there is nothing left to fold."""
     known = FoldingFacts(facts)
-    ledger = Ledger(known, removed)
+    ledger = Ledger(known)
     refusals: dict[str, Refusal] = {}
     pending: dict[str, dict[Direction, Refusal]] = {}
     for address, (site, *_) in facts.occurrences.items():

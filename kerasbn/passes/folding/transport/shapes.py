@@ -107,8 +107,8 @@ def _grown(affine: Affine, margins: _Margins) -> Affine:
 def _cut(affine: Affine, margins: _Margins) -> Affine:
     """The map of what is left of a value."""
     ends = [
-        slice(before, size - after) if size > 1 else slice(None)
-        for (before, after), size in zip(margins, affine.shape, strict=True)
+        slice(first, size - last) if size > 1 else slice(None)
+        for (first, last), size in zip(margins, affine.shape, strict=True)
     ]
     return affine.each(lambda array: array[tuple(ends)])
 

@@ -33,7 +33,7 @@ def _through_homogeneous(site: CallSite, affine: Affine) -> Affine:
 KEPT = with_one_input(lambda site, affine: affine)
 _HOMOGENEOUS = with_one_input(_through_homogeneous, passes_shift=False)
 
-LAYERS: Mapping[type, Transport] = {
+LAYERS: dict[type, Transport] = {
     **dict.fromkeys(families.DROPOUTS, KEPT),
     layers.Reshape: RESHAPED,
     layers.Flatten: FLATTENED,

@@ -54,21 +54,18 @@ def with_one_input(backward: Step, forward: Step | None = None, *, passes_shift:
 
 def unless_negative(step: Step) -> Step:
     """For maxima: a negative scale would make minima of them."""
-
-    def checked(site: CallSite, affine: Affine) -> Affine:
-        if affine.has_negative_scale:
-            raise Refusal(Reason.NEGATIVE_SCALE)
-        return step(site, affine)
-
-    return checked
+    return _unless(lambda affine: affine.has_negative_scale, Reason.NEGATIVE_SCALE, step)
 
 
 def unless_shifted(step: Step) -> Step:
     """Where zeros are added, which a shift would have to move."""
+    return _unless(lambda affine: affine.has_shift, Reason.ZERO_PADDING, step)
 
+
+def _unless(stops: Callable[[Affine], bool], reason: Reason, step: Step) -> Step:
     def checked(site: CallSite, affine: Affine) -> Affine:
-        if affine.has_shift:
-            raise Refusal(Reason.ZERO_PADDING)
+        if stops(affine):
+            raise Refusal(reason)
         return step(site, affine)
 
     return checked
