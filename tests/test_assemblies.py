@@ -331,8 +331,41 @@ def test_functional_models_of_a_class_of_their_own(verb, tmp_path):
 def test_a_file_that_would_lose_what_is_new_is_refused(tmp_path):
     result = kerasbn.rewrite(task(), rules=[("head", "before")])
     assert "head_bn" in names(result)
-    with pytest.raises(NotImplementedError, match="its own layers"):
+    with pytest.raises(NotImplementedError, match=r"another network.*keras.Model\(model.input, model.output\)"):
         result.save(tmp_path / "task.keras")
+    keras.Model(result.input, result.output).save(tmp_path / "network.keras")
+    assert_same_function(result, keras.models.load_model(tmp_path / "network.keras"), X)
+
+
+@keras.saving.register_keras_serializable("assemblies")
+class Backbone(keras.Model):
+    """A functional model that is made from a number, as the networks of keras-hub are."""
+
+    def __init__(self, units, **kwargs):
+        inputs = keras.Input((6,), name="in")
+        x = L.Dense(5, name="c")(L.ReLU(name="f")(L.Dense(units, name="a")(inputs)))
+        super().__init__(inputs, x, **kwargs)
+        self.units = units
+
+    def get_config(self):
+        return {"units": self.units, "name": self.name}
+
+
+@keras.saving.register_keras_serializable("assemblies")
+class NeedsUnits(Task):
+    def __init__(self, backbone, classes, **kwargs):
+        super().__init__(backbone, classes + 0 * backbone.units, **kwargs)
+
+
+def test_networks_inside_that_are_made_from_numbers(tmp_path):
+    source = Task(Backbone(8, name="backbone"), 3, name="task")
+    result = kerasbn.rewrite(source)
+    assert names(result.backbone) == "in a a_bn f c c_bn"
+    result.save(tmp_path / "task.keras")
+    assert_same_function(result, keras.models.load_model(tmp_path / "task.keras"), X)
+    result = kerasbn.rewrite(NeedsUnits(Backbone(8, name="backbone"), 3, name="task"))
+    with pytest.raises(NotImplementedError, match="no attribute 'units'"):
+        result.save(tmp_path / "refused.keras")
 
 
 def test_exported(tmp_path):

@@ -20,6 +20,17 @@ class Residual(L.Layer):
         return keras.ops.relu(self.second(self.first(inputs)) + inputs)
 
 
+class PerStep(Residual):
+    """As `TimeDistributed` wants its layers."""
+
+    def build(self, shape):
+        self.first.build(shape)
+        self.second.build(shape)
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
 class WithDropout(Residual):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -146,6 +157,13 @@ def in_sequential():
     return randomize(keras.Sequential([keras.Input((6,), name="in"), Tower(name="tower"), L.Dense(2, name="head")]))
 
 
+def along_steps():
+    inputs = keras.Input((6,), name="in")
+    x = L.Reshape((2, 3), name="steps")(inputs)
+    x = L.TimeDistributed(PerStep(3, name="block"), name="td")(x)
+    return randomize(keras.Model(inputs, L.Dense(2, name="head")(L.Flatten(name="flat")(x))))
+
+
 TOWER = ["tower/block_0/first", "tower/block_0/second", "tower/block_1/first", "tower/block_1/second", "tower/last"]
 
 # What is made, and the layers that a normalization serves, as if all had been written flat.
@@ -165,6 +183,7 @@ STYLES = {
     "a subclassed model inside": (lambda: functional(Inner(name="in_it")), ["in_it/block/first", "in_it/block/second"]),
     "one name": (lambda: functional(OneName(name="o")), ["o/dense", "o/dense_1", "o/dense_2"]),
     "a subclassed model": (subclassed, TOWER),
+    "along steps": (along_steps, ["td/block/first", "td/block/second"]),
     "in a Sequential": (in_sequential, TOWER),
     "mixed precision": (mixed, ["block/first", "block/second"]),
 }
@@ -306,14 +325,7 @@ class Freezes(Residual):
         return self.dropout(super().call(inputs), training=False)
 
 
-class Looks(Residual):
-    def build(self, shape):
-        self.first.build(shape)
-        self.second.build(shape)
-
-    def compute_output_shape(self, shape):
-        return shape
-
+class Looks(PerStep):
     def call(self, inputs):
         return super().call(-inputs if float(keras.ops.sum(inputs)) > 0 else inputs)
 
@@ -366,7 +378,7 @@ def test_around_what_is_kept_it_opens():
 
 
 def test_masks_that_arrive():
-    class PerStep(L.Layer):
+    class Masked(L.Layer):
         def __init__(self, supports, **kwargs):
             super().__init__(**kwargs)
             self.inner, self.supports_masking = L.Dense(4, activation="relu", name="inner"), supports
@@ -377,7 +389,7 @@ def test_masks_that_arrive():
     for supports in (True, False):
         inputs = keras.Input((5,), dtype="int32", name="in")
         x = L.Embedding(9, 4, mask_zero=True, name="embedding")(inputs)
-        x = L.LSTM(3, name="lstm")(PerStep(supports, name="block")(x))
+        x = L.LSTM(3, name="lstm")(Masked(supports, name="block")(x))
         source = randomize(keras.Model(inputs, L.Dense(2, name="head")(x)))
         result = kerasbn.rewrite(source)
         data = np.array([[1, 2, 0, 0, 0], [3, 0, 0, 0, 0]])

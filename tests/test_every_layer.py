@@ -228,6 +228,37 @@ def test_a_constructor_without_arguments():
     assert_same_function(source, result, tolerance=0)
 
 
+@keras.saving.register_keras_serializable("every_layer")
+class Talkative(L.Layer):
+    """Its configuration tells what the constructor works out, or was told afterwards, and does not take."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units, self.twice = units, 2 * units
+        self.inner = L.Dense(units, name="inner")
+
+    def call(self, inputs):
+        return self.twice * self.inner(inputs)
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units, "twice": self.twice}
+
+
+def test_a_configuration_that_tells_more_than_the_constructor_takes(tmp_path):
+    inputs = keras.Input(VECTOR)
+    source = randomize(keras.Model(inputs, Talkative(3, name="talks")(inputs)))
+    result = source
+    for number in range(2):  # a copy of a copy as well
+        result = kerasbn.rewrite(result, custom_layers="keep")
+        assert type(result.get_layer("talks")) is Talkative
+        assert_same_function(source, result, tolerance=0)
+        result.save(tmp_path / f"{number}.keras")
+        assert_same_function(source, keras.models.load_model(tmp_path / f"{number}.keras"), tolerance=0)
+    source.get_layer("talks").twice = 5
+    with pytest.raises(UnsupportedModelError, match=r"'talks' \(Talkative\).*copy=False"):
+        kerasbn.rewrite(source, custom_layers="keep")
+
+
 def test_the_policy_of_a_layer_whose_configuration_does_not_tell_it():
     default = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")

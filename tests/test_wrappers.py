@@ -1,4 +1,4 @@
-"""`TimeDistributed` applies one layer to every step: the wrapped layer is what is looked at."""
+"""`TimeDistributed` applies one layer or network to every step: what it wraps is what is looked at."""
 
 import keras
 import numpy as np
@@ -103,11 +103,83 @@ def test_saved_and_loaded(tmp_path):
     assert_same_function(result, keras.models.load_model(tmp_path / "model.keras"), tolerance=0)
 
 
+def network(*more):
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 4)),
+            L.Conv2D(6, 3, activation="relu", name="c"),
+            L.BatchNormalization(name="n"),
+            L.Dropout(0.5, name="drop", seed=1),
+            L.Conv2D(6, 3, activation="tanh", name="d"),
+            L.GlobalAveragePooling2D(name="pool"),
+            *more,
+        ],
+        name="net",
+    )
+
+
+def of_network():
+    return sequential(STEPS(network(), name="a"), L.Flatten(name="flat"), shape=VIDEO)
+
+
+@pytest.mark.parametrize("copy", [True, False], ids=["copy", "reuse"])
+def test_a_network_on_every_step(copy, tmp_path):
+    source = of_network()
+    before = snapshot(source)
+    plan = kerasbn.plan(source, copy=copy)
+    assert [edit.site for edit in plan.edits] == ["a/net/drop#0", "a/net/d#0"]
+    result = plan.apply()
+    assert names(result) == "a flat head"
+    assert names(result.get_layer("a").layer) == "c n d d_bn pool"
+    assert_same_function(source, result)
+    assert snapshot(source) == before
+    result.save(tmp_path / "model.keras")
+    assert_same_function(result, keras.models.load_model(tmp_path / "model.keras"), tolerance=0)
+    calibrated = kerasbn.calibrate(result, np.random.default_rng(0).normal(2, 3, (9, *VIDEO)).astype("float32"))
+    folded = kerasbn.fold(calibrated)
+    assert names(folded.get_layer("a").layer) == "c d d_bn pool"
+    assert_same_function(calibrated, folded, tolerance=1e-4)
+
+
+def test_a_network_on_every_step_trains_on_as_the_source():
+    source = of_network()
+    source.compile(keras.optimizers.Adam(0.01), "mse")
+    images, targets = np.ones((4, *VIDEO), "float32"), np.ones((4, *source.output_shape[1:]), "float32")
+    source.fit(images, targets, verbose=0)
+    result = kerasbn.rewrite(source, position="none", dropout="none")
+    for model in (source, result):
+        model.fit(images, targets, epochs=2, shuffle=False, verbose=0)
+    assert_same_function(source, result)
+
+
+def test_statistics_of_a_network_on_every_step():
+    source = sequential(STEPS(network(), name="a"), L.Flatten(name="flat"), shape=VIDEO)
+    data = np.random.default_rng(0).normal(2, 3, (9, *VIDEO)).astype("float32")
+    kerasbn.calibrate(source, data)
+    net = source.get_layer("a").layer
+    steps = np.asarray(net.layers[0](data.reshape(-1, *VIDEO[1:])))
+    np.testing.assert_allclose(net.get_layer("n").moving_mean, steps.mean((0, 1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(net.get_layer("n").moving_variance, steps.var((0, 1, 2), ddof=1), rtol=1e-4)
+
+
+def test_what_a_network_on_every_step_ends_in_becomes_the_output():
+    source = keras.Sequential([keras.Input(VIDEO), STEPS(network(L.Dense(3, name="last")), name="a")])
+    assert {skip.site: skip.reason for skip in kerasbn.plan(source).skips}["a/net/last#0"] is Reason.OUTPUT
+
+
+def masked():
+    inputs = keras.Input((5, 6), name="in")
+    net = keras.Sequential([keras.Input((6,)), L.Dense(8, activation="relu")])
+    x = STEPS(net, name="a")(L.Masking(name="mask")(inputs))
+    return randomize(keras.Model(inputs, L.Dense(2, name="head")(L.LSTM(4, name="rnn")(x))))
+
+
 OPAQUE = {
-    "a model": lambda: sequential(
+    "a network where steps are masked": masked,
+    "a network on an open number of steps": lambda: sequential(
         STEPS(keras.Sequential([keras.Input((6,)), L.Dense(8, activation="relu")]), name="a"),
-        L.Flatten(),
-        shape=SEQUENCE,
+        L.GlobalAveragePooling1D(),
+        shape=(None, 6),
     ),
     "recurrent": lambda: sequential(L.Bidirectional(L.LSTM(4), name="a"), shape=SEQUENCE),
 }

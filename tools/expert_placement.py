@@ -38,30 +38,33 @@ NETWORKS = (
 def authors_places(graph: Graph) -> set[str]:
     """The call sites that a BN follows; where it follows another BN, the one that that follows."""
     places = set()
-    for site in graph.sites:
+    flat = graph.flat
+    for site in flat.sites:
         if role_of(site.operation) is Role.BATCH_NORMALIZATION:
-            producer = graph.producers[site.inputs[0]]
+            producer = flat.producers[site.inputs[0]]
             while role_of(producer.operation) is Role.BATCH_NORMALIZATION:
-                producer = graph.producers[producer.inputs[0]]
+                producer = flat.producers[producer.inputs[0]]
             places.add(producer.address)
     return places
 
 
 def stripped(graph: Graph) -> Graph:
     """The network without its BN, as a model read anew."""
-    norms = [site for site in graph.sites if role_of(site.operation) is Role.BATCH_NORMALIZATION]
+    norms = [site for site in graph.walk() if role_of(site.operation) is Role.BATCH_NORMALIZATION]
     return read(build(apply(graph, [Remove(site.address) for site in norms]), copy=False).model)
 
 
 def our_places(graph: Graph) -> set[str]:
     """The call sites that the plan puts a BN behind; for one ahead of a site, the site that yields its input."""
     places = set()
+    flat = graph.flat
+    by_address = {site.address: site for site in flat.sites}
     for edit in kerasbn.plan(graph.model, copy=False).edits:
         for change in edit.changes:
             if isinstance(change, Insert) and role_of(change.layer) is Role.BATCH_NORMALIZATION:
                 address, number = change.edge.address, change.edge.input
                 if number is not None:
-                    address = graph.producers[graph.by_address[address].inputs[number]].address
+                    address = flat.producers[by_address[address].inputs[number]].address
                 places.add(address)
     return places
 

@@ -16,7 +16,6 @@ import os
 from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -25,6 +24,7 @@ import keras
 import numpy as np
 
 import kerasbn
+from networks import normalizations, randomize, verdict
 
 SIZES = (32, 71, 75, 96)
 """The sides of inputs to try, the smallest one first."""
@@ -48,28 +48,6 @@ def smallest(name: str) -> keras.Model:
     raise click.ClickException(f"{name} takes no input of the sides {SIZES}.")
 
 
-def normalizations(model: keras.Model) -> list[keras.layers.BatchNormalization]:
-    return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-
-
-def randomize(model: keras.Model) -> None:
-    """Give BN weights far from fresh ones, small enough that the outputs of deep networks stay finite."""
-    generator = np.random.default_rng(0)
-    for layer in normalizations(model):
-        layer.moving_mean.assign(generator.normal(size=layer.moving_mean.shape))
-        layer.moving_variance.assign(np.exp(2 * generator.normal(size=layer.moving_variance.shape)))
-        if layer.center:
-            layer.beta.assign(generator.normal(size=layer.beta.shape))
-        if layer.scale:
-            signs = generator.choice([-1.0, 1.0], size=layer.gamma.shape)
-            layer.gamma.assign(signs * np.exp(generator.normal(size=layer.gamma.shape) - 2))
-
-
-def outputs(model: keras.Model, inputs: Any) -> Any:
-    """What a model computes at inference."""
-    return keras.ops.convert_to_numpy(model(inputs, training=False))
-
-
 def row(name: str) -> str | None:
     """The row of one network; `None` if it has no batch normalization."""
     model = smallest(name)
@@ -82,13 +60,8 @@ def row(name: str) -> str | None:
     left = len(normalizations(folded))
     reasons = Counter(skip.reason.value for skip in plan.skips)
     inputs = np.random.default_rng(1).uniform(0, 255, size=(2, *model.input_shape[1:])).astype("float32")
-    expected = outputs(model, inputs)
-    greatest = float(np.max(np.abs(expected)))
-    difference = float(np.max(np.abs(outputs(folded, inputs) - expected))) / greatest
-    nudged = outputs(model, inputs * np.float32(1 + 1e-6))
-    bound = max(1e-4, 30 * float(np.max(np.abs(nudged - expected))) / greatest)
-    right = f"{difference:.0e}" if difference <= bound else f"**WRONG** by {difference:.0e}"
     why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()) or ""
+    right = verdict(model, folded, inputs)
     return f"| {name} | {model.input_shape[1]} | {before} | {before - left} | {left} | {why} | {right} |"
 
 

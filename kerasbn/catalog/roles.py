@@ -16,6 +16,7 @@ from kerasbn import _keras
 from kerasbn.catalog import activations, families
 from kerasbn.catalog.linear import LINEAR
 from kerasbn.graph.model import Graph, LayerSpec, Operation, core_of
+from kerasbn.graph.steps import AllSteps, EachStep
 
 
 class Role(enum.Enum):
@@ -100,6 +101,8 @@ def role_of(operation: Operation) -> Role:
     operation = core_of(operation)
     if isinstance(operation, Graph):
         return Role.OTHER
+    if isinstance(operation, EachStep | AllSteps):
+        return Role.REARRANGEMENT
     if isinstance(operation, LayerSpec):
         return _of_layer(operation.cls)
     if (activation := activation_name(operation)) is not None:

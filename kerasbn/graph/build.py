@@ -16,6 +16,7 @@ from kerasbn.errors import UnsupportedModelError, quoted
 from kerasbn.graph.carry import carry_state, initial_values
 from kerasbn.graph.clone import clone, make
 from kerasbn.graph.model import CallSite, Graph, LayerSpec, Operation, Value
+from kerasbn.graph.steps import on_each_step
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,9 +78,15 @@ class _Builder:
             self._fill(operation, made)
         return Built(model, self._successors, self._operations)
 
-    def _model(self, graph: Graph, name: str) -> keras.Model:
+    def _model(self, graph: Graph, name: str) -> Any:
         source = graph.model
-        model = self._sequential(graph, name) if isinstance(source, keras.Sequential) else self._functional(graph, name)
+        model: keras.layers.Layer
+        if (step := on_each_step(graph)) is not None:
+            model = keras.layers.TimeDistributed(self._operation(step), name=name)
+        elif isinstance(source, keras.Sequential):
+            model = self._sequential(graph, name)
+        else:
+            model = self._functional(graph, name)
         _keras.set_own_trainable(model, source.trainable)
         model.dtype_policy = source.dtype_policy
         return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -85,6 +86,8 @@ def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
             f"Layer {layer.name!r} ({type(layer).__name__}) comes back from its configuration as {twin!r}. "
             "Correct its from_config, or rewrite with copy=False."
         )
+    if isinstance(told := vars(layer).get("get_config"), _ConfigWithout):
+        twin.get_config = dataclasses.replace(told, layer=twin)
     carry_description(layer, twin)
     return twin
 
@@ -99,17 +102,49 @@ def make(spec: LayerSpec) -> keras.layers.Layer:
 def revived(cls: Any, config: Mapping[str, Any]) -> Any:
     """A layer or model from its configuration.
 
-    Keras's `get_config` tells of every layer its name, dtype and whether it is trainable, also where
-    the constructor takes none of them.
+    A configuration may hold more than the constructor takes: Keras's `get_config` tells of every layer
+    its name, dtype and whether it is trainable, and some classes tell what they work out. The latter has
+    to come back the same; the copy tells no more of it, so that a file with the copy loads.
     """
     try:
         return cls.from_config(dict(config))
-    except TypeError:
-        taken = inspect.signature(cls).parameters
-        fitting = {key: value for key, value in config.items() if key in taken or key not in _OF_EVERY_LAYER}
+    except (TypeError, ValueError):
+        taken = _parameters(cls)
+        fitting = {key: value for key, value in config.items() if key in taken}
         if len(fitting) == len(config):
             raise
-        return cls.from_config(fitting)
+        twin = cls.from_config(fitting)
+        told = twin.get_config()
+        worked_out = config.keys() - taken - set(_OF_EVERY_LAYER)
+        if any(told.get(key) != config[key] for key in worked_out):
+            raise
+        if worked_out:
+            twin.get_config = _ConfigWithout(twin, frozenset(worked_out))
+        return twin
+
+
+@dataclasses.dataclass(frozen=True)
+class _ConfigWithout:
+    """The `get_config` of one layer, less what the constructor does not take."""
+
+    layer: keras.layers.Layer
+    keys: frozenset[str]
+
+    def __call__(self) -> dict[str, Any]:
+        config = type(self.layer).get_config(self.layer)
+        return {key: value for key, value in config.items() if key not in self.keys}
+
+
+def _parameters(cls: Any) -> set[str]:
+    """The names of the arguments that a constructor takes, those that it hands on with `**kwargs` as well."""
+    names: set[str] = set()
+    for each in cls.__mro__:
+        if "__init__" in vars(each):
+            parameters = inspect.signature(each.__init__).parameters
+            names.update(parameters)
+            if inspect.Parameter.VAR_KEYWORD not in (parameter.kind for parameter in parameters.values()):
+                break
+    return names
 
 
 def float_policy(layer: keras.layers.Layer) -> keras.DTypePolicy:

@@ -11,6 +11,7 @@ import keras
 from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError
 from kerasbn.graph.model import CallSite, Graph, Value
+from kerasbn.graph.steps import goes_along_steps, graph_of_steps
 
 
 def read(model: keras.Model) -> Graph:
@@ -107,6 +108,10 @@ class _Reader:
         )
 
     def _operation(self, operation: keras.Operation, path: str) -> keras.Operation | Graph:
+        if goes_along_steps(operation):
+            if id(operation) not in self._known:
+                self._known[id(operation)] = graph_of_steps(operation, path, self._operation)
+            return self._known[id(operation)]
         if not isinstance(operation, keras.Model) or not _keras.is_graph(operation):
             return operation
         return read_part(operation, path, self._known)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import json
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -20,7 +20,7 @@ import keras
 from kerasbn import _keras
 from kerasbn.compilation.compiled import own_metric
 from kerasbn.compilation.optimizer import Tempo, carry_progress, successor_of
-from kerasbn.errors import UnsupportedModelError
+from kerasbn.errors import UnsupportedModelError, quoted
 from kerasbn.graph.build import Built
 from kerasbn.graph.carry import carry_state
 from kerasbn.graph.clone import clone
@@ -69,7 +69,7 @@ def graph_of_parts(model: keras.Model) -> Graph:
     return Graph(model, inputs, outputs, (*sites, *calls))
 
 
-def assembled(model: keras.Model, built: Built, tempo: Tempo, *, copy: bool, tells_all: bool) -> Built:
+def assembled(model: keras.Model, built: Built, tempo: Tempo, *, copy: bool) -> Built:
     """The model around the parts that were built from an edit of its graph.
 
     Args:
@@ -77,7 +77,6 @@ def assembled(model: keras.Model, built: Built, tempo: Tempo, *, copy: bool, tel
         built: What was built from the edited graph.
         tempo: How optimizers are to differ.
         copy: Whether what is no part is copied as well.
-        tells_all: Whether the parts are all that is new, so that a configuration with them tells all.
     """
     made = dict(_made(built))
     functional = None if _keras.functional_of(model) is None else built.model
@@ -86,14 +85,12 @@ def assembled(model: keras.Model, built: Built, tempo: Tempo, *, copy: bool, tel
     renewal = _Renewal(model, twin, made, successors, tempo, copy=copy)
     for name, value in _keras.own_attributes(model).items():
         setattr(twin, name, renewal.of(value))
-    parts = [part for _, part in _parts(model)]
-    for part in parts:
+    for _, part in _parts(model):
         renewal.of(part).name = part.name
     renewal.carry_progress()
     _keras.set_own_trainable(twin, model.trainable)
     if type(model).get_config is not keras.Model.get_config:
-        names = [part.name for part in parts] + ([] if tells_all else ["its own layers"])
-        twin.get_config = functools.partial(_config_with_parts, twin, names)
+        twin.get_config = functools.partial(_config_of_what_it_holds, twin)
     return Built(twin, successors, built.made)
 
 
@@ -106,17 +103,41 @@ def _made(built: Built) -> Iterator[tuple[int, Any]]:
             yield id(source), made
 
 
-def _config_with_parts(model: keras.Model, names: Sequence[str]) -> dict[str, Any]:
-    """What the class's `get_config` gives, if it tells of the parts; else a file would bring the old ones back."""
+def _config_of_what_it_holds(model: keras.Model) -> dict[str, Any]:
+    """What the class's `get_config` gives, if that brings back what the model holds now; else a file would be lost."""
     config: dict[str, Any] = type(model).get_config(model)
-    text = json.dumps(keras.saving.serialize_keras_object(config), default=str)
-    if missing := [name for name in names if f'"name": {json.dumps(name)}' not in text]:
+    stored = json.loads(json.dumps(keras.saving.serialize_keras_object(config)))
+    try:
+        with _keras.in_memory_code_allowed():
+            found = _held_by(type(model).from_config(stored))
+        cause = "" if found == _held_by(model) else "brings back another network, as it was before it was rewritten"
+    except Exception as error:
+        cause = f"does not bring it back: {quoted(error)}"
+    if cause:
+        networks = [f"model.{path}" for path in parts_of(model)]
+        if _keras.functional_of(model) is not None:
+            networks = ["keras.Model(model.input, model.output)"]
         raise NotImplementedError(
-            f"The get_config of {type(model).__name__} does not tell of {', '.join(missing)}, so a file would hold the "
-            "network as it was before it was rewritten. Let __init__ take its networks and get_config give them, as "
-            "keras.saving.serialize_keras_object(self.encoder) does, or save the networks one by one."
+            f"Model {model.name!r} cannot be saved: the get_config of {type(model).__name__} {cause}. Save its "
+            f"networks: {', '.join(f'{network}.save(...)' for network in networks)}. Or let __init__ take them and "
+            "get_config give them, as keras.saving.serialize_keras_object(self.encoder) does."
         )
     return config
+
+
+def _held_by(model: keras.Model) -> Mapping[str, list[Any]]:
+    """The layers of each network that a model holds, of its own graph as well: what the weights have to fit."""
+    networks = dict(_parts(model))
+    if _keras.functional_of(model) is not None:
+        networks[""] = model
+    return {
+        path: sorted(
+            (type(layer).__name__, [f"{weight.shape} {weight.dtype}" for weight in layer.variables])
+            for layer in _keras.sublayers(network)
+            if not isinstance(layer, keras.Model | keras.layers.InputLayer)
+        )
+        for path, network in networks.items()
+    }
 
 
 class _Renewal:

@@ -21,7 +21,7 @@ import keras
 from kerasbn.compilation.compiled import carry_compiled_state
 from kerasbn.compilation.optimizer import SAME, Tempo
 from kerasbn.graph.build import Built, build
-from kerasbn.graph.model import Graph, LayerSpec
+from kerasbn.graph.model import Graph
 from kerasbn.graph.read import read
 from kerasbn.reasons import Refusal
 from kerasbn.source.assembly import assembled, carried_over, graph_of_parts, is_assembly, parts_of
@@ -107,9 +107,7 @@ class Source:
         """
         built = build(graph, copy=self.copy)
         if is_assembly(self.model):
-            sites = (graph.sites, self.graph.sites)
-            tells_all = len({*map(len, sites)}) == 1 and not any(isinstance(s.operation, LayerSpec) for s in sites[0])
-            built = assembled(self.model, built, tempo, copy=self.copy, tells_all=tells_all)
+            built = assembled(self.model, built, tempo, copy=self.copy)
         carry_compiled_state(self.model, built.model, self._successors(built), tempo)
         return built
 
