@@ -220,6 +220,81 @@ def test_what_the_class_holds_besides():
     assert result.loss_tracker is not source.loss_tracker
 
 
+class Block(L.Layer):
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.inner, self.outer = L.Dense(8, activation="relu", name="inner"), L.Dense(units, name="outer")
+
+    def call(self, inputs):
+        return self.outer(self.inner(inputs))
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.outer.units}
+
+
+class Written(keras.Model):
+    """A network written as a class."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.block, self.head = Block(6, name="block"), L.Dense(2, name="head")
+
+    def call(self, inputs):
+        return self.head(keras.ops.relu(self.block(inputs)))
+
+
+class Samples(Block):
+    def sample(self, inputs):
+        return self(inputs)
+
+
+class Looks(Block):
+    def call(self, inputs):
+        return super().call(-inputs if float(keras.ops.sum(inputs)) > 0 else inputs)
+
+
+def test_parts_of_classes_of_ones_own():
+    source = VAE(Written(name="encoder"), Block(6, name="decoder"))
+    source.compile(keras.optimizers.Adam(1e-2))
+    source(X)
+    source.fit(X, batch_size=8, verbose=0)
+    plan = kerasbn.plan(source)
+    inserted = ["decoder/inner#0", "encoder/block/inner#0", "encoder/block/outer#0"]
+    assert sorted(edit.site for edit in plan.edits if edit.kind == "insert") == inserted
+    result = plan.apply()
+    assert_same_function(source.encoder, result.encoder, X)
+    np.testing.assert_allclose(result(X), source(X), rtol=1e-4, atol=1e-6)
+    assert np.isfinite(result.fit(X, batch_size=8, verbose=0).history["loss"][-1])
+    folded = kerasbn.fold(result)
+    assert not [layer for layer in folded._flatten_layers() if isinstance(layer, L.BatchNormalization)]
+    np.testing.assert_allclose(folded(X), result(X), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [Samples, Looks])
+def test_parts_that_are_more_than_what_they_do_when_called(kind):
+    source = VAE(network("encoder", 8, head=2), kind(6, name="decoder"))
+    source.compile(keras.optimizers.Adam(1e-2), run_eagerly=True)
+    source(X)
+    source.fit(X, batch_size=8, verbose=0)
+    plan = kerasbn.plan(source)
+    assert "Carried over as they are: decoder." in plan.notes[0]
+    result = plan.apply()
+    assert type(result.decoder) is kind
+    assert names(result.encoder) == "d0 d0_bn d0_activation out"
+    np.testing.assert_allclose(result(X), source(X), rtol=1e-4, atol=1e-6)
+
+
+def test_a_block_that_stands_in_a_part_as_well():
+    block = Block(6, name="block")
+    source = VAE(
+        keras.Sequential([keras.Input((6,)), block, L.ReLU(), L.Dense(2)], name="encoder"), network("d", width=2)
+    )
+    source.block = block
+    result = kerasbn.rewrite(source)
+    assert result.block is result.encoder.get_layer("block")
+    assert_same_function(source.encoder, result.encoder, X)
+
+
 @pytest.mark.parametrize("options", [{"data": X}, {"normalize_inputs": True}], ids=["data", "inputs"])
 def test_what_needs_to_know_the_inputs_is_refused(options):
     with pytest.raises(kerasbn.OptionError, match="trains in its own way"):

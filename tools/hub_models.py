@@ -150,7 +150,7 @@ def _outcome(do: Callable[[], str]) -> str:
         with contextlib.redirect_stdout(io.StringIO()):
             return do()
     except (kerasbn.KerasBNError, NotImplementedError) as error:
-        return f"refused: {error}"
+        return f"refused: {str(error).partition('. ')[0]}"
 
 
 @click.command(help=__doc__)

@@ -10,7 +10,7 @@ import keras
 
 from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError
-from kerasbn.graph.model import CallSite, Graph, Value
+from kerasbn.graph.model import CallSite, Graph, Operation, Value
 from kerasbn.graph.steps import goes_along_steps, graph_of_steps
 
 
@@ -32,6 +32,13 @@ def read(model: keras.Model) -> Graph:
             "model.outputs), or let the class take (inputs, outputs) as keras.Model does."
         )
     return graph
+
+
+def is_custom(operation: Operation) -> bool:
+    """Whether an operation is a layer or model of the user's own, which has no graph."""
+    if not isinstance(operation, keras.layers.Layer) or _keras.is_keras_own(type(operation)):
+        return False
+    return not (isinstance(operation, keras.Model) and _keras.is_graph(operation))
 
 
 def read_part(model: keras.Model, path: str, known: dict[int, Graph]) -> Graph:

@@ -24,8 +24,8 @@ from kerasbn.errors import UnsupportedModelError, quoted
 from kerasbn.graph.build import Built
 from kerasbn.graph.carry import carry_state
 from kerasbn.graph.clone import clone
-from kerasbn.graph.model import CallSite, Graph, LayerSpec, Value
-from kerasbn.graph.read import read_part
+from kerasbn.graph.model import CallSite, Graph, LayerSpec, Operation, Value
+from kerasbn.graph.read import is_custom, read_part
 
 
 def is_assembly(model: Any) -> bool:
@@ -45,28 +45,51 @@ def graph_of_parts(model: keras.Model) -> Graph:
     """
     if _keras.functional_of(model) is not None:
         return read_part(model, "", {})
-    inputs: list[Value] = []
-    outputs: list[Value] = []
-    sites: list[CallSite] = []
-    calls: list[CallSite] = []
     known: dict[int, Graph] = {}
+    networks = {path: read_part(part, path, known) for path, part in _parts(model) if not is_custom(part)}
+    inside = {id(operation) for graph in networks.values() for operation in graph.calls}
+    calls: list[CallSite] = []
     for path, part in _parts(model):
-        graph = read_part(part, path, known)
-        given = keras.tree.map_structure(_input_like, graph.inputs)
-        flat = keras.tree.flatten(given)
-        inputs += (site.outputs[0] for site in flat)
-        sites += flat
-        results = tuple(value.alike() for value in keras.tree.flatten(graph.outputs))
-        arguments = keras.tree.map_structure(lambda site: site.outputs[0], given)
-        calls.append(CallSite(graph, path, 0, args=(arguments,), kwargs={}, outputs=results))
-        outputs += results
+        if path in networks:
+            calls.append(_call_of_network(networks[path], path))
+        elif id(part) not in inside and (call := _call_of_layer(part, path)) is not None:
+            calls.append(call)
     if not calls:
         raise UnsupportedModelError(
             f"Model {model.name!r} ({type(model).__name__}) overrides {', '.join(_own_ways(model))}, and none of its "
             "attributes is a Sequential or Functional model that could be rewritten for it. Hold its network as one: "
             "self.network = keras.Sequential([...])."
         )
-    return Graph(model, inputs, outputs, (*sites, *calls))
+    inputs = [value for call in calls for value in call.inputs]
+    return Graph(
+        model,
+        inputs,
+        [value for call in calls for value in call.outputs],
+        (*map(_site_of_input, inputs), *calls),
+    )
+
+
+def _call_of_network(graph: Graph, path: str) -> CallSite:
+    given = keras.tree.map_structure(_input_like, graph.inputs)
+    outputs = tuple(value.alike() for value in keras.tree.flatten(graph.outputs))
+    return CallSite(graph, path, 0, args=(given,), kwargs={}, outputs=outputs)
+
+
+def _call_of_layer(layer: keras.layers.Layer, path: str) -> CallSite | None:
+    """A symbolic call of a layer on what it was built for, `None` if there can be none."""
+    shapes, dtype = _keras.built_shapes(layer), layer.compute_dtype
+    if shapes is None:
+        return None
+    given = keras.tree.map_shape_structure(lambda shape: keras.Input(shape[1:], dtype=dtype), shapes)
+    try:
+        with _keras.forgotten_calls(_keras.sublayers(layer)):
+            outputs = keras.tree.flatten(layer(given))
+    except Exception:  # whatever the user's own code raises
+        return None
+    if not all(isinstance(output, keras.KerasTensor) for output in outputs):
+        return None
+    values = keras.tree.map_structure(Value, given)
+    return CallSite(layer, path, 0, args=(values,), kwargs={}, outputs=tuple(map(Value, outputs)))
 
 
 def assembled(model: keras.Model, built: Built, tempo: Tempo, *, copy: bool) -> Built:
@@ -78,7 +101,7 @@ def assembled(model: keras.Model, built: Built, tempo: Tempo, *, copy: bool) -> 
         tempo: How optimizers are to differ.
         copy: Whether what is no part is copied as well.
     """
-    made = dict(_made(built))
+    made = {id(source): each for operation, each in built.made.items() if (source := _source_of(operation)) is not None}
     functional = None if _keras.functional_of(model) is None else built.model
     twin = _keras.bare_model_like(model, functional)
     successors = dict(built.successors)
@@ -94,13 +117,15 @@ def assembled(model: keras.Model, built: Built, tempo: Tempo, *, copy: bool) -> 
     return Built(twin, successors, built.made)
 
 
-def _made(built: Built) -> Iterator[tuple[int, Any]]:
-    """What became of each layer and model of the source, by its `id`."""
-    for operation, made in built.made.items():
-        source = operation.model if isinstance(operation, Graph) else operation
-        source = source.origin if isinstance(source, LayerSpec) else source
-        if source is not None:
-            yield id(source), made
+def _rewritten(graph: Graph) -> set[int]:
+    """The layers and models of the source that a graph calls, by `id`."""
+    return {id(_source_of(operation)) for operation in graph.calls}
+
+
+def _source_of(operation: Operation) -> Any:
+    """The layer or model of the source that an operation stands for, `None` if it is new."""
+    source = operation.model if isinstance(operation, Graph) else operation
+    return source.origin if isinstance(source, LayerSpec) else source
 
 
 def _config_of_what_it_holds(model: keras.Model) -> dict[str, Any]:
@@ -114,7 +139,7 @@ def _config_of_what_it_holds(model: keras.Model) -> dict[str, Any]:
     except Exception as error:
         cause = f"does not bring it back: {quoted(error)}"
     if cause:
-        networks = [f"model.{path}" for path in parts_of(model)]
+        networks = [f"model.{path}" for path, _ in _parts(model)]
         if _keras.functional_of(model) is not None:
             networks = ["keras.Model(model.input, model.output)"]
         raise NotImplementedError(
@@ -202,36 +227,56 @@ class _Renewal:
 
     def _copied(self, layer: keras.layers.Layer) -> keras.layers.Layer:
         twin = clone(layer)
-        if layer.built and not twin.built:
-            twin.build_from_config(layer.get_build_config() or {})
+        _build_like(layer, twin)
         for ours, theirs in carry_state(layer, twin):
             ours.assign(theirs)
             self._successors.setdefault(id(theirs), ours)
         return twin
 
 
-def parts_of(model: keras.Model) -> list[str]:
-    """The paths of the parts of a model."""
-    return [path for path, _ in _parts(model)]
+def _build_like(layer: keras.layers.Layer, twin: keras.layers.Layer) -> None:
+    """Let a copy make its weights: that of a layer without a `build` leaves that to the layers inside."""
+    if layer.built and not twin.built:
+        if type(layer).build is not keras.layers.Layer.build:
+            twin.build_from_config(layer.get_build_config() or {})
+        for theirs, ours in zip(_keras.sublayers(layer)[1:], _keras.sublayers(twin)[1:], strict=False):
+            _build_like(theirs, ours)
+        twin.built = True
 
 
-def carried_over(model: keras.Model) -> list[str]:
-    """The paths of the layers among the attributes of a model that are carried over as they are."""
-    parts = {id(part) for _, part in _parts(model)}
-    return [path for path, leaf in _leaves(model) if isinstance(leaf, keras.layers.Layer) and id(leaf) not in parts]
+def parts_of(model: keras.Model, graph: Graph) -> list[str]:
+    """The paths of the parts of a model, given its graph."""
+    rewritten = _rewritten(graph)
+    return [path for path, part in _parts(model) if id(part) in rewritten]
+
+
+def carried_over(model: keras.Model, graph: Graph) -> list[str]:
+    """The paths of the layers among the attributes of a model that are carried over as they are, given its graph."""
+    rewritten = _rewritten(graph)
+    return [path for path, leaf in _leaves(model) if isinstance(leaf, keras.layers.Layer) and id(leaf) not in rewritten]
 
 
 def _own_ways(model: keras.Model) -> list[str]:
     return [name for name in _keras.own_behaviour(model) if name not in ("call", "__call__")]
 
 
-def _parts(model: keras.Model) -> Iterator[tuple[str, keras.Model]]:
-    """The networks among the attributes of a model, in lists and dicts too, each with its path, once."""
+def _parts(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer]]:
+    """The networks among the attributes of a model, in lists and dicts too, each with its path, once.
+
+    A layer of the user's own is one as well, if it holds layers and calling it is all there is to do with it.
+    """
     seen: set[int] = set()
     for path, leaf in _leaves(model):
-        if isinstance(leaf, keras.Model) and _keras.is_graph(leaf) and id(leaf) not in seen:
+        is_network = isinstance(leaf, keras.Model) and _keras.is_graph(leaf)
+        if id(leaf) not in seen and (is_network or (is_custom(leaf) and _is_but_called(leaf))):
             seen.add(id(leaf))
             yield path, leaf
+
+
+def _is_but_called(layer: keras.layers.Layer) -> bool:
+    own = [kind for kind in type(layer).__mro__ if kind is not object and not _keras.is_keras_own(kind)]
+    offered = {name for kind in own for name in vars(kind) if not name.startswith("_")}
+    return len(_keras.sublayers(layer)) > 1 and offered <= set(dir(keras.Model))
 
 
 def _leaves(model: keras.Model) -> Iterator[tuple[str, Any]]:
@@ -241,10 +286,14 @@ def _leaves(model: keras.Model) -> Iterator[tuple[str, Any]]:
             yield "/".join(map(str, (name, *keys))), leaf
 
 
-def _input_like(value: Value) -> CallSite:
+def _input_like(value: Value) -> Value:
     spec = value.spec
-    layer = keras.layers.InputLayer(batch_shape=spec.shape, dtype=spec.dtype, sparse=spec.sparse)
-    return CallSite(layer, layer.name, 0, args=(), kwargs={}, outputs=(Value(layer.output),))
+    return Value(keras.layers.InputLayer(batch_shape=spec.shape, dtype=spec.dtype, sparse=spec.sparse).output)
+
+
+def _site_of_input(value: Value) -> CallSite:
+    layer = _keras.input_layer_of(value.spec)
+    return CallSite(layer, layer.name, 0, args=(), kwargs={}, outputs=(value,))
 
 
 def _mapped(value: Any, renew: Callable[[Any], Any]) -> Any:

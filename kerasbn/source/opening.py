@@ -21,7 +21,7 @@ import numpy as np
 from kerasbn import _keras
 from kerasbn.errors import line_of, quoted
 from kerasbn.graph.model import CallSite, Graph, Operation, Value
-from kerasbn.graph.read import read_call
+from kerasbn.graph.read import is_custom, read_call
 from kerasbn.graph.run import filled, outputs_of
 from kerasbn.reasons import Reason, Refusal
 
@@ -66,13 +66,6 @@ def opened(graph: Graph, holds: Callable[[keras.layers.Layer], bool], *, copy: b
             graph = _with_graph(graph, layer, inner, {})
     paths = (sites[0].path for each, sites in graph.calls.items() if isinstance(each, Graph) and is_custom(each.model))
     return Opened(graph, kept, tuple(paths))
-
-
-def is_custom(operation: Operation) -> bool:
-    """Whether an operation is a layer or model of the user's own, which has no graph."""
-    if not isinstance(operation, keras.layers.Layer) or _keras.is_keras_own(type(operation)):
-        return False
-    return not (isinstance(operation, keras.Model) and _keras.is_graph(operation))
 
 
 def _next_to_open(

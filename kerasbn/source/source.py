@@ -77,7 +77,7 @@ class Source:
     @property
     def parts(self) -> list[str]:
         """The paths of the parts of a model that trains in its own way."""
-        return parts_of(self.model) if self.is_assembly else []
+        return parts_of(self.model, self.graph) if self.is_assembly else []
 
     @property
     def notes(self) -> Iterator[str]:
@@ -88,7 +88,7 @@ class Source:
                 "longer needed; the paths of their weights in .weights.h5 files change."
             )
         if self.is_assembly:
-            others = carried_over(self.model)
+            others = carried_over(self.model, self.graph)
             yield (
                 f"The result is a {type(self.model).__name__} around other parts, made without its __init__; save the "
                 "parts, or give the class a get_config that tells of them."
