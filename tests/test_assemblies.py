@@ -10,6 +10,7 @@ import kerasbn
 from tests.helpers import assert_same_function, names, randomize
 
 X = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
+CLASSES = np.arange(32) % 3
 
 
 def network(name, *sizes, width=6, head=4):
@@ -118,11 +119,71 @@ def distiller():
     return model
 
 
+class Contrastive(keras.Model):
+    """SimCLR (Chen et al., 2020) as keras.io writes it: an augmenter, three networks, two optimizers."""
+
+    def __init__(self):
+        super().__init__()
+        self.augmenter = keras.Sequential([keras.Input((6,)), L.GaussianNoise(0.1, seed=1)], name="augmenter")
+        self.encoder = network("encoder", 8)
+        self.projection_head = network("projection_head", 8, width=4, head=5)
+        self.linear_probe = keras.Sequential([keras.Input((4,)), L.Dense(3, name="probe")], name="linear_probe")
+
+    def compile(self, contrastive_optimizer, probe_optimizer):
+        super().compile()
+        self.contrastive_optimizer, self.probe_optimizer = contrastive_optimizer, probe_optimizer
+        self.contrastive_loss = keras.metrics.Mean(name="c_loss")
+        self.probe_accuracy = keras.metrics.SparseCategoricalAccuracy(name="p_acc")
+
+    @property
+    def metrics(self):
+        return [self.contrastive_loss, self.probe_accuracy]
+
+    def projected(self, inputs):
+        code = self.encoder(self.augmenter(inputs, training=True), training=True)
+        return ops.normalize(self.projection_head(code, training=True), axis=1)
+
+    def train_step(self, data):
+        inputs, classes = data
+
+        def contrastive():
+            similar = ops.matmul(self.projected(inputs), ops.transpose(self.projected(inputs))) / 0.1
+            same = ops.arange(ops.shape(inputs)[0])
+            return ops.mean(keras.losses.sparse_categorical_crossentropy(same, similar, from_logits=True))
+
+        def probed():
+            logits = self.linear_probe(self.encoder(inputs, training=False), training=True)
+            self.probe_accuracy.update_state(classes, logits)
+            return ops.mean(keras.losses.sparse_categorical_crossentropy(classes, logits, from_logits=True))
+
+        learned = self.encoder.trainable_weights + self.projection_head.trainable_weights
+        self.contrastive_loss.update_state(gradient_step(contrastive, learned, self.contrastive_optimizer))
+        gradient_step(probed, self.linear_probe.trainable_weights, self.probe_optimizer)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+
+def contrastive():
+    model = Contrastive()
+    model.compile(keras.optimizers.Adam(1e-2), keras.optimizers.Adam(1e-2))
+    return model
+
+
 CASES = {
+    "contrastive": (
+        contrastive,
+        lambda model: (model.encoder, model.projection_head),
+        ["encoder/d0", "projection_head/d0"],
+    ),
     "vae": (vae, lambda model: (model.encoder, model.decoder), ["encoder/d0", "decoder/d0"]),
     "gan": (gan, lambda model: (model.nets["d"], model.nets["g"]), ["nets/d/d0", "nets/g/d0"]),
     "distiller": (distiller, lambda model: (model.student, model.teacher), ["student/d0", "teacher/d0"]),
 }
+
+
+def fit(model, **arguments):
+    """Train by the model's own step."""
+    targets = {"y": CLASSES} if isinstance(model, Contrastive) else {}
+    return model.fit(X, **targets, batch_size=8, verbose=0, **arguments)
 
 
 def weights(model):
@@ -135,7 +196,7 @@ def test_rewritten(case, trained):
     make, parts, places = CASES[case]
     source = make()
     if trained:
-        source.fit(X, batch_size=8, verbose=0)
+        fit(source)
     before = weights(source)
     plan = kerasbn.plan(source)
     assert [edit.site.partition("#")[0] for edit in plan.edits if edit.kind == "insert"] == places
@@ -149,7 +210,7 @@ def test_rewritten(case, trained):
         assert_same_function(old, new)
     frozen = [part for part in parts(result) if not part.trainable]
     kept = [weights(part) for part in frozen]
-    fitted = result.fit(X, batch_size=8, epochs=2, verbose=0)
+    fitted = fit(result, epochs=2)
     assert all(np.all(np.isfinite(values)) for values in fitted.history.values())
     for one, other in zip([before, *kept], [weights(source), *map(weights, frozen)], strict=True):
         assert all(map(np.array_equal, one, other))
@@ -158,10 +219,10 @@ def test_rewritten(case, trained):
 @pytest.mark.parametrize("case", CASES)
 def test_what_changes_nothing_trains_on_as_the_source(case):
     source = CASES[case][0]()
-    source.fit(X, batch_size=8, verbose=0)
+    fit(source)
     result = kerasbn.rewrite(source, position="none", dropout="none")
     for model in (source, result):
-        model.fit(X, batch_size=8, epochs=2, shuffle=False, verbose=0)
+        fit(model, epochs=2, shuffle=False)
     for old, new in zip(CASES[case][1](source), CASES[case][1](result), strict=True):
         assert_same_function(old, new)
 
@@ -434,13 +495,39 @@ class NeedsUnits(Task):
 
 def test_networks_inside_that_are_made_from_numbers(tmp_path):
     source = Task(Backbone(8, name="backbone"), 3, name="task")
-    result = kerasbn.rewrite(source)
+    plan = kerasbn.plan(source)
+    assert "backbone (Backbone). What else they hold" in plan.notes[0]
+    result = plan.apply()
     assert names(result.backbone) == "in a a_bn f c c_bn"
     result.save(tmp_path / "task.keras")
     assert_same_function(result, keras.models.load_model(tmp_path / "task.keras"), X)
     result = kerasbn.rewrite(NeedsUnits(Backbone(8, name="backbone"), 3, name="task"))
     with pytest.raises(NotImplementedError, match="no attribute 'units'"):
         result.save(tmp_path / "refused.keras")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_other_verbs(case, tmp_path):
+    make, parts, _ = CASES[case]
+    source = make()
+    fit(source)
+    normalized = kerasbn.rewrite(source)
+    fit(normalized)
+    plain = kerasbn.layers.to_keras(normalized)
+    folded = kerasbn.fold(normalized)
+    for old, new, serving in zip(parts(normalized), parts(plain), parts(folded), strict=True):
+        kinds = {type(layer) for layer in new.layers if isinstance(layer, L.BatchNormalization)}
+        assert kinds == {L.BatchNormalization}
+        assert_same_function(old, new)
+        assert names(serving) == "d0 d0_activation out"
+        assert_same_function(old, serving, tolerance=1e-4)
+        data = np.random.default_rng(1).normal(2, 3, (64, *old.input_shape[1:])).astype("float32")
+        kerasbn.calibrate(old, data)
+        np.testing.assert_allclose(
+            old.get_layer("d0_bn").moving_mean, np.mean(old.get_layer("d0")(data), axis=0), rtol=1e-4, atol=1e-5
+        )
+        report = kerasbn.export(old, tmp_path / f"{old.name}.onnx")
+        assert (report.folded, report.kept) == (1, {})
 
 
 def test_exported(tmp_path):

@@ -239,6 +239,26 @@ def test_trains_on_as_the_source(style):
     assert_same_function(source, result, X)
 
 
+@pytest.mark.parametrize("kind", ["lora", "int8", "int4"])
+def test_quantized_layers_inside(kind, tmp_path):
+    source = functional(Residual(name="block"), Residual(name="other"))
+    layer = source.get_layer("block").first
+    if kind == "lora":
+        layer.enable_lora(2)
+        layer.lora_kernel_b.assign(np.ones(layer.lora_kernel_b.shape))
+    else:
+        layer.quantize(kind)
+    result = kerasbn.rewrite(source)
+    made = result.get_layer("block").get_layer("first")
+    assert (made.lora_enabled, made.quantization_mode) == (layer.lora_enabled, layer.quantization_mode)
+    assert_same_function(source, result, X)
+    result.save(tmp_path / "result.keras")
+    assert_same_function(result, keras.models.load_model(tmp_path / "result.keras"), X)
+    plan = kerasbn.plan(result, position="none", dropout="none", fold=True)
+    assert plan.outcome == "4 batch normalizations: 3 folded, 1 left alone (1 quantized)."
+    assert_same_function(result, plan.apply(), X, 1e-4)
+
+
 def test_what_is_frozen():
     block = WithDropout(name="block")
     source = functional(Residual(name="before"), block)

@@ -46,7 +46,8 @@ def goes_along_steps(operation: Any) -> bool:
     """
     if type(operation) is not keras.layers.TimeDistributed:
         return False
-    holds_network = isinstance(operation.layer, keras.Model) or not _keras.is_keras_own(type(operation.layer))
+    is_own = _keras.is_keras_own(type(operation.layer))
+    holds_network = isinstance(operation.layer, keras.Model) or (not is_own and len(_keras.sublayers(operation)) > 2)
     inputs = [tensor for entering, _ in _keras.tensors_of_calls(operation) for tensor in entering]
     steps = {tensor.shape[1] for tensor in inputs}
     masked = any(_keras.mask_of(tensor) is not None for tensor in inputs)

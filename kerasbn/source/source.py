@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import keras
 
+from kerasbn import _keras
 from kerasbn.compilation.compiled import carry_compiled_state
 from kerasbn.compilation.optimizer import SAME, Tempo
 from kerasbn.graph.build import Built, build
@@ -87,6 +88,11 @@ class Source:
                 f"Opened, to stand in the result as models inside: {', '.join(self.opened)}. Their classes are no "
                 "longer needed; the paths of their weights in .weights.h5 files change."
             )
+        if inside := [f"{path} ({kind})" for path, kind in self._classes_left]:
+            yield (
+                f"Plain functional models in the result, as their classes are made from something else than tensors: "
+                f"{', '.join(inside)}. What else they hold and can do is not carried over."
+            )
         if self.is_assembly:
             others = carried_over(self.model, self.graph)
             yield (
@@ -94,6 +100,14 @@ class Source:
                 "parts, or give the class a get_config that tells of them."
                 + (f" Carried over as they are: {', '.join(others)}." if others else "")
             )
+
+    @property
+    def _classes_left(self) -> Iterator[tuple[str, str]]:
+        """The functional models inside that cannot keep their class, each with its path and class."""
+        for operation, sites in self.graph.calls.items():
+            kind = type(operation.model) if isinstance(operation, Graph) else keras.Sequential
+            if self.copy and issubclass(kind, _keras.Functional) and not _keras.is_constructed_from_tensors(kind):
+                yield sites[0].path, kind.__name__
 
     def build(self, graph: Graph, tempo: Tempo = SAME) -> Built:
         """Build the model that an edit of the graph describes, with all that comes along.
