@@ -47,7 +47,7 @@ class Options(TypedDict, total=False):
     """A sample of inputs that inserted layers take their first statistics from."""
     preserve: bool
     """Whether inserted layers start as the identity at inference."""
-    shared: Literal["per_call", "shared"]
+    shared: Literal["auto", "per_call", "shared"]
     """Whether a layer called k times gets k normalizations or one."""
     fold: bool
     """Whether batch normalization is folded away instead of inserted."""
@@ -69,7 +69,7 @@ DEFAULTS: Options = {
     "decay_speedup": None,
     "data": None,
     "preserve": True,
-    "shared": "per_call",
+    "shared": "auto",
     "fold": False,
     "copy": True,
 }

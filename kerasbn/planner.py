@@ -204,8 +204,9 @@ def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
             `keras.layers.BatchNormalization()` makes models that load without kerasbn. Defaults to
             `None`: `kerasbn.layers.BatchNormalization(momentum=0.95, zero_debias=True)`, whose moving
             statistics are right from the first batch on and soon follow.
-        dropout: Which Dropout goes. `"redundant"`: what feeds a batch normalization behind it.
-            `"all"`, `"none"`. Defaults to `"redundant"`.
+        dropout: Which Dropout goes. `"redundant"`: what meets a batch normalization next, with at most
+            linear layers, activations, pooling and sums between, so no other normalization, recurrent
+            layer or attention. `"all"`, `"none"`. Defaults to `"redundant"`.
         custom_layers: What becomes of the user's own layers that hold linear layers. `"open"`: what
             they do is recorded, and stands in the result as a model inside of their name, its layers
             at their paths, `"tower/res_1/conv1"`, so that the result loads without their classes.
@@ -234,8 +235,10 @@ def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
             `None`.
         preserve: Whether inserted batch normalization starts as the identity at inference, so that
             the result computes what the source does. Defaults to `True`.
-        shared: `"per_call"`, a layer that is called k times gets k normalizations, or `"shared"`,
-            it gets one. Defaults to `"per_call"`.
+        shared: What a layer that is called several times gets. `"auto"`: one normalization for calls that
+            are twins (on values of one shape from the same layers, none feeding another, as in siamese
+            networks), else one for each call, as for unrolled steps. `"per_call"`: one for each call.
+            `"shared"`: one. Defaults to `"auto"`.
         fold: Whether batch normalization is folded away instead of inserted, as `kerasbn.fold`
             does. Defaults to `False`.
         copy: Whether the result owns copies of all layers and weights. `False` reuses the layers

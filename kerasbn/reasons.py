@@ -10,8 +10,8 @@ class Reason(enum.Enum):
     """Why a call site is left as it is."""
 
     OUTPUT = "output"
-    """Its value, or one that folding it would change, is an output of the model, or becomes one through
-    activations and reshaping alone."""
+    """It is a head: its value is an output of the model, or becomes one through arithmetic, reshaping, pooling and
+    output activations alone. In folding: a value that would change is an output."""
     NORMALIZED = "normalized"
     """Its block is normalized already, by a batch, layer, group, RMS, unit or spectral normalization."""
     COVERED = "covered"
@@ -59,7 +59,8 @@ class Reason(enum.Enum):
     """Dropout or noise that is called with training=True, to be random at inference too; or it stands between a
     batch normalization and the layer that that would be folded into."""
     NO_NORMALIZATION_BEHIND = "no_normalization_behind"
-    """Dropout with no batch normalization behind it, where it does no harm."""
+    """Dropout whose values do not meet a batch normalization next, with at most linear layers, activations, pooling and
+    sums between: there it does no harm."""
     REGULARIZER = "regularizer"
     """Its regularizers cannot be scaled: they are neither L1 nor L2, or not arguments of the layer."""
     ONLY_LAYER = "only_layer"
@@ -79,6 +80,8 @@ class Reason(enum.Enum):
     TRAINING = "training"
     """Called with training=True, or inside a model that is: batch normalization would use, or does use, the statistics
     of the batch at inference."""
+    NEVER_TRAINS = "never_trains"
+    """It is frozen, or only called with training=False, so that a batch normalization could only be the identity."""
     UNKNOWN_SUBCLASS = "unknown_subclass"
     """A subclass of batch normalization, which may compute something else."""
     NON_FINITE = "non_finite"

@@ -183,11 +183,8 @@ GRAPHS = {
         "image>a a>a_bn a_bn>a_activation a_activation>pool pool>join "
         "features>b b>b_bn b_bn>join join>class join>score",
     ),
-    ("shared layer", "before"): (
-        _shared,
-        "left>a right>a a>a_bn a>a_bn_1 a_bn>a_activation a_bn_1>a_activation a_activation>sub sub>head",
-    ),
-    ("shared layer", "after"): (_shared, "left>a right>a a>a_bn a>a_bn_1 a_bn>sub a_bn_1>sub sub>head"),
+    ("twins", "before"): (_shared, "left>a right>a a>a_bn a_bn>a_activation a_activation>sub sub>head"),
+    ("twins", "after"): (_shared, "left>a right>a a>a_bn a_bn>sub sub>head"),
     ("forked", "before"): (_forked, "in>a a>a_bn a_bn>f f>gated a_bn>gated gated>head"),
     ("forked", "after"): (_forked, "in>a a>f f>a_bn a_bn>gated a>gated gated>head"),
 }
@@ -219,11 +216,14 @@ def _operation_names(model):
     return [operation.name for operation in model.operations]
 
 
-def test_shared_layer_with_one_normalization():
-    result = kerasbn.rewrite(randomize(_shared()), position="before", shared="shared")
-    assert names(result).count("_bn") == 1
-    assert {"a>a_bn", "a_bn>a_activation"} <= wiring(result)
-    assert_same_function(randomize(_shared()), result)
+@pytest.mark.parametrize(("shared", "count"), [("auto", 1), ("per_call", 2), ("shared", 1)])
+def test_how_many_normalizations_a_shared_layer_gets(shared, count):
+    source = randomize(_shared())
+    for position in ("before", "after"):
+        result = kerasbn.rewrite(source, position=position, shared=shared)
+        assert names(result).count("_bn") == count
+        assert ("a>a_bn_1" in wiring(result)) == (count == 2)
+        assert_same_function(source, result)
 
 
 def test_structure_of_inputs_and_outputs_is_kept():

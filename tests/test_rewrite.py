@@ -199,7 +199,7 @@ def test_layer_settings_are_kept():
         L.Dense(8, activation="relu", name="b", bias_regularizer=keras.regularizers.L2(0.2)),
         L.Dense(8, activation="relu", name="c", trainable=False),
     )
-    result = kerasbn.rewrite(source, position="before")
+    result = kerasbn.rewrite(source, position="before", rules=[("c", "before")])
     a = result.get_layer("a")
     assert a.kernel_regularizer.l2 == np.float32(0.1)
     assert a.kernel_constraint.max_value == 2.0

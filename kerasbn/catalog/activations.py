@@ -28,6 +28,13 @@ _PLACINGS: Mapping[Placing, str] = {
 PLACING: Mapping[str, Placing] = {name: placing for placing, names in _PLACINGS.items() for name in names.split()}
 """Where BN goes relative to each activation that Keras names, under `position="auto"`."""
 
+_OUTPUT = (
+    "softmax log_softmax sparsemax sigmoid hard_sigmoid sparse_sigmoid log_sigmoid tanh hard_tanh softsign "
+    "softplus squareplus sparse_plus exponential linear unknown"
+)
+OUTPUT = frozenset(_OUTPUT.split())
+"""Activations that make a value a prediction: a probability, a scale, something bounded. The others are hidden."""
+
 HOMOGENEOUS = frozenset({"relu", "leaky_relu", "prelu"})
 """Activations with f(s x) = s f(x) for every s >= 0."""
 

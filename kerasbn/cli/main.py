@@ -114,7 +114,7 @@ _RECIPES = {"bn-x5": BN_X5, "bn-x30": BN_X30}
     help="Measure the statistics of BN on the inputs in FILE: .npy, or .npz with an array by the name of each input.",
 )
 @click.option("--preserve/--no-preserve", default=True, show_default=True, help="Start BN as the identity.")
-@_words("--shared", "Whether a layer called k times gets k BNs or one.")
+@_words("--shared", "Whether a layer called k times gets k BNs or one; auto: one if the calls are twins.")
 @click.option(
     "--fold/--no-fold",
     default=None,

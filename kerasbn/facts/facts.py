@@ -12,8 +12,9 @@ import keras
 from kerasbn.facts.blocks import Blocks
 from kerasbn.facts.flow import Flow
 from kerasbn.facts.gates import gates
-from kerasbn.facts.heads import values_that_become_outputs
+from kerasbn.facts.heads import heads
 from kerasbn.facts.trunk import Trunk
+from kerasbn.facts.twins import Twins
 from kerasbn.graph.model import CallSite, Graph, Operation, Value
 from kerasbn.reasons import Refusal
 
@@ -50,9 +51,15 @@ class Facts:
         """The linear sites that compute squeeze-and-excite gates."""
         return frozenset(gates(self.flow))
 
-    def is_head(self, site: CallSite) -> bool:
-        """Whether the site's value is a model output, or becomes one through activations and reshaping."""
-        return not self._become_outputs.isdisjoint(site.outputs)
+    @cached_property
+    def twins(self) -> Twins:
+        """Which calls of a layer are twins."""
+        return Twins(self.flow)
+
+    @cached_property
+    def heads(self) -> frozenset[CallSite]:
+        """The sites that yield predictions."""
+        return heads(self.flow)
 
     @cached_property
     def calls(self) -> dict[Operation, list[CallSite]]:
@@ -67,7 +74,20 @@ class Facts:
     @cached_property
     def trained(self) -> frozenset[str]:
         """The addresses of the calls that run as in training at inference too: told to, or inside a model that is."""
-        return frozenset(_trained(self.graph, told=None))
+        return frozenset(address for address, told in self._told.items() if any(map(_may_train, told)))
+
+    def never_trains(self, layer: Operation) -> str | None:
+        """Why a layer never runs as in training, or never learns; `None` if it does."""
+        if isinstance(layer, keras.layers.Layer) and layer.weights and not layer.trainable_weights:
+            return "frozen"
+        if all(told is False for site in self.calls[layer] for told in self._told[site.address]):
+            return "called with training=False"
+        return None
+
+    @cached_property
+    def _told(self) -> dict[str, list[Any]]:
+        """What each call is told of training, by its own arguments or those of a model around it, by its address."""
+        return _grouped(_told_of_training(self.graph, None))
 
     @cached_property
     def tied(self) -> frozenset[keras.layers.Layer]:
@@ -92,24 +112,24 @@ class Facts:
             if not graph.output_values.isdisjoint(site.outputs)
         )
 
-    @cached_property
-    def _become_outputs(self) -> set[Value]:
-        return values_that_become_outputs(self.flow)
 
-
-def _grouped(pairs: Iterator[tuple[Any, CallSite]]) -> dict[Any, list[CallSite]]:
-    groups: dict[Any, list[CallSite]] = {}
-    for key, site in pairs:
-        groups.setdefault(key, []).append(site)
+def _grouped(pairs: Iterator[tuple[Any, Any]]) -> dict[Any, list[Any]]:
+    groups: dict[Any, list[Any]] = {}
+    for key, each in pairs:
+        groups.setdefault(key, []).append(each)
     return groups
 
 
-def _trained(graph: Graph, told: Any) -> Iterator[str]:
+def _may_train(told: Any) -> bool:
+    return told is not None and (isinstance(told, Value) or bool(told))
+
+
+def _told_of_training(graph: Graph, told: Any) -> Iterator[tuple[str, Any]]:
     """What a model is told goes for all inside it, in Keras, whatever the calls there say."""
     for site in graph.sites:
         positional = next((argument for argument in site.args[1:2] if isinstance(argument, int)), None)
         training = site.kwargs.get("training", positional) if told is None else told
         if isinstance(site.operation, Graph):
-            yield from _trained(site.operation, training)
-        elif training is not None and (isinstance(training, Value) or training):
-            yield site.address
+            yield from _told_of_training(site.operation, training)
+        else:
+            yield site.address, training

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping, Set
 
 from kerasbn.catalog.roles import PER_CHANNEL, Role, role_of
 from kerasbn.graph.model import CallSite, Graph, Value
@@ -56,12 +56,4 @@ class Flow:
             role = self.role(site)
             if role in sources or (role in through and not found.isdisjoint(site.inputs)):
                 found.update(site.outputs)
-        return found
-
-    def leading_to(self, values: Iterable[Value], *, through: Set[Role] | None = None) -> set[Value]:
-        """The values given, and all those that become one of them, under some roles or `None`: under any."""
-        found = set(values)
-        for site in reversed(self.sites):
-            if (through is None or self.role(site) in through) and not found.isdisjoint(site.outputs):
-                found.update(site.inputs)
         return found

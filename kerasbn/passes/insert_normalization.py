@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import zip_longest
 from typing import Any
 
 import keras
@@ -38,20 +39,37 @@ def insert_normalization(facts: Facts, options: Options, draft: Draft) -> Iterat
         calls = {site.address for site in facts.calls[layer]}
         bias = channel_bias(layer) if _takes_bias(layer, places, calls, prototype) else None
         changes: list[Change] = [] if bias is None else [_without_bias(layer)]
-        spec = None
-        for each in places:
-            if spec is None or options["shared"] == "per_call":
-                name = draft.names.fresh(f"{each.serves.name}_bn", beside=each.site.path)
-                like = layer if isinstance(layer, keras.layers.Layer) else None
-                spec = prototype.named(name, each.axis, like=like, bias=bias)
-            yield Edit(
-                site=each.site.address,
-                kind="insert",
-                detail=f"{spec.name!r} ({spec.cls.__name__}) {each.detail}"
-                + ("" if bias is None else "; the bias becomes its beta"),
-                changes=(*changes, Insert(each.edge, spec)),
-            )
-            changes = []
+        for group, why in _that_share_one(places, facts, options):
+            first = group[0]
+            name = draft.names.fresh(f"{first.serves.name}_bn", beside=first.site.path)
+            like = layer if isinstance(layer, keras.layers.Layer) else None
+            spec = prototype.named(name, first.axis, like=like, bias=bias)
+            for each in group:
+                yield Edit(
+                    site=each.site.address,
+                    kind="insert",
+                    detail=f"{name!r} ({spec.cls.__name__}) {each.detail}"
+                    + ("" if bias is None else "; the bias becomes its beta")
+                    + why,
+                    changes=(*changes, Insert(each.edge, spec)),
+                )
+                changes = []
+
+
+def _that_share_one(places: list[Place], facts: Facts, options: Options) -> Iterator[tuple[list[Place], str]]:
+    """The places of one layer in groups that get one normalization, each with the reason for people to read."""
+    if len(places) == 1 or options["shared"] == "shared":
+        yield places, ""
+    elif options["shared"] == "per_call":
+        yield from (([each], "") for each in places)
+    else:
+        calls = [[each for each in places if each.serves is site] for site in dict.fromkeys(p.serves for p in places)]
+        several = "; one for each call, as they are no twins" if len(calls) > 1 else ""
+        for sites in facts.twins.groups([call[0].serves for call in calls]):
+            twins = [call for call in calls if call[0].serves in sites]
+            for alike in zip_longest(*twins):  # a call has several places where it leads to several activations
+                group = [each for each in alike if each is not None]
+                yield group, "; one for its calls, which are twins" if len(twins) > 1 else several
 
 
 def _by_served_layer(places: Iterable[Place]) -> Mapping[Any, list[Place]]:

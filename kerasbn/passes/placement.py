@@ -165,11 +165,13 @@ class _Placer:
             self._check_left_alone(block)
         if channel_axis(cast("keras.layers.Layer", block.linear.operation)) is None:
             raise Refusal(Reason.CHANNEL_AXIS, "no single axis of its output holds the channels")
-        position = rule or self._options["position"]
+        position: str = rule or self._options["position"]
         if position == "auto":
-            return self._automatic(block)
-        if position == "after" and not block.names:
+            position = self._automatic(block)
+        elif position == "after" and not block.names:
             raise Refusal(Reason.NO_ACTIVATION, "no activation follows")
+        if position == "after" and rule is None and any(site in self._facts.heads for site in block.activations):
+            raise Refusal(Reason.OUTPUT, "its activation yields an output of the model")
         return position
 
     def _check_asked_for(self, rule: RulePosition | None) -> None:
@@ -181,10 +183,12 @@ class _Placer:
     def _check_left_alone(self, block: _Block) -> None:
         """Refuse what is left alone but for a rule."""
         site = block.linear
-        if self._facts.is_head(site):
+        if site in self._facts.heads:
             raise Refusal(Reason.OUTPUT, "yields an output of the model")
         if site.address in self._facts.trained:
             raise Refusal(Reason.TRAINING, "the model around it is called with training=True")
+        if (why := self._facts.never_trains(site.operation)) is not None:
+            raise Refusal(Reason.NEVER_TRAINS, f"it never trains: {why}")
         if site.operation in self._facts.tied:
             raise Refusal(Reason.TIED_WEIGHTS, "shares a weight with another layer")
         if "selu" in block.names:
@@ -268,7 +272,7 @@ class _Placer:
             and site in self._facts.trunk.pre_activations
             and PLACING.get(name, "before") == "before"
             and not self._facts.blocks.comes_from_normalization(site)
-            and not self._facts.is_head(site)
+            and site not in self._facts.heads
         )
 
     def _add(self, site: CallSite, edge: Edge, serves: CallSite, position: str, detail: str) -> None:

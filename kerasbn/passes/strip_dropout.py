@@ -7,12 +7,12 @@ the last one it is harmless. Ioffe & Szegedy (2015, section 4.2.1) leave it out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import keras
 
-from kerasbn.catalog.roles import KEEPING, Role, activation_name, role_of
+from kerasbn.catalog.roles import KEEPING, NORMALIZING, Role, activation_name, role_of
 from kerasbn.facts.facts import Facts
 from kerasbn.graph.edit import Configure, Remove
 from kerasbn.graph.model import CallSite, Graph, Operation, Value, core_of
@@ -20,6 +20,7 @@ from kerasbn.options import Options
 from kerasbn.passes.proposal import Draft, Edit
 from kerasbn.reasons import Reason, Refusal, Skip
 
+_PASSING = KEEPING | {Role.LINEAR, Role.ACTIVATION, Role.POOLING, Role.GLOBAL_POOLING, Role.MERGE}
 _SOFTMAX = ("softmax", "log_softmax", "sparsemax")
 
 
@@ -40,7 +41,7 @@ class _Stripper:
         self._flow = facts.flow
         self._dropout = options["dropout"]
         self._removed = draft.removed
-        self._feeding = facts.flow.leading_to(_normalized_values(facts, draft))
+        self._next = _next_normalizations(facts, draft)
         self._from_inputs = _values_as_they_came_in(facts)
         self._why = "feeds a batch normalization" if self._dropout == "redundant" else 'dropout="all"'
 
@@ -64,12 +65,16 @@ class _Stripper:
             if rates := _rates(layer):
                 address = sites[0].address
                 try:
-                    going = self._going(rates, sites)
+                    self._check_asked_for(sites)
+                    if self._dropout != "all":
+                        raise Refusal(
+                            Reason.RECURRENT_DROPOUT, 'within a recurrent layer; goes only with dropout="all"'
+                        )
                 except Refusal as refusal:
                     yield refusal.at(address)
                     continue
-                detail = f"{' and '.join(sorted(going))} set to 0: {self._why}"
-                yield Edit(address, "replace", detail, (Configure(layer, dict.fromkeys(going, 0.0)),))
+                detail = f"{' and '.join(sorted(rates))} set to 0: {self._why}"
+                yield Edit(address, "replace", detail, (Configure(layer, dict.fromkeys(rates, 0.0)),))
 
     def _outcome(self, site: CallSite) -> Edit | Skip:
         try:
@@ -94,19 +99,11 @@ class _Stripper:
             raise Refusal(Reason.STOCHASTIC_DEPTH, "drops whole branches, example by example")
         if type(layer) is keras.layers.GaussianNoise and site.inputs[0] in self._from_inputs:
             raise Refusal(Reason.AUGMENTATION, "noise on the inputs")
-        if site.outputs[0] not in self._feeding:
+        found = self._next[site.outputs[0]]
+        if others := found - {Role.BATCH_NORMALIZATION}:
+            raise Refusal(Reason.NO_NORMALIZATION_BEHIND, f"next behind it is {_listed(others)}")
+        if not found:
             raise Refusal(Reason.NO_NORMALIZATION_BEHIND, "no batch normalization behind it")
-
-    def _going(self, rates: set[str], sites: Sequence[CallSite]) -> set[str]:
-        """Those of a recurrent layer's rates that become 0."""
-        self._check_asked_for(sites)
-        if self._dropout == "all":
-            return rates
-        if "dropout" not in rates:
-            raise Refusal(Reason.RECURRENT_DROPOUT, 'recurrent_dropout goes only with dropout="all"')
-        if any(self._feeding.isdisjoint(site.outputs) for site in sites):
-            raise Refusal(Reason.NO_NORMALIZATION_BEHIND, "no batch normalization behind its dropout")
-        return {"dropout"}
 
     def _check_asked_for(self, sites: Sequence[CallSite]) -> None:
         if self._dropout == "none":
@@ -121,15 +118,53 @@ class _Stripper:
         return weights and any(self._flow.role(user) is Role.ATTENTION for user in users)
 
 
-def _normalized_values(facts: Facts, draft: Draft) -> Iterator[Value]:
-    """What batch normalizations get: those that are there, and those that are to be inserted."""
-    for site in facts.flow.sites:
-        if facts.flow.role(site) is Role.BATCH_NORMALIZATION:
-            yield from site.inputs
+def _next_normalizations(facts: Facts, draft: Draft) -> Mapping[Value, frozenset[Role]]:
+    """What each value meets next, on all its ways, that would undo a change of its scale, or not pass it on as it is.
+
+    That is a normalization, there or to be inserted, an attention or a layer that is not looked into, such as a
+    recurrent one; linear layers, activations, pooling and sums lie between.
+    """
+    flow = facts.flow
+    inserted = dict(_inserted(facts, draft))
+    met: dict[Value, frozenset[Role]] = {}
+
+    def at(user: CallSite, value: Value) -> frozenset[Role]:
+        role = flow.role(user)
+        if (user.address, value) in inserted:
+            return frozenset({inserted[user.address, value]})
+        if role in NORMALIZING or role is Role.ATTENTION or (role is Role.OTHER and _has_weights(user.operation)):
+            return frozenset({role})
+        return frozenset().union(*(met[output] for output in user.outputs)) if role in _PASSING else frozenset()
+
+    for site in reversed(flow.sites):
+        for value in site.outputs:
+            if (site.address, None) in inserted:
+                met[value] = frozenset({inserted[site.address, None]})
+            else:
+                met[value] = frozenset().union(*(at(user, value) for user in flow.users(value)))
+    return met
+
+
+def _inserted(facts: Facts, draft: Draft) -> Iterator[tuple[tuple[str, Value | None], Role]]:
+    """The role of each layer to be inserted, behind a site or ahead of it on a value."""
     for insertion in draft.insertions:
-        if role_of(insertion.layer) is Role.BATCH_NORMALIZATION:
-            for site in facts.occurrences[insertion.edge.address]:
-                yield site.outputs[0] if insertion.edge.input is None else site.inputs[insertion.edge.input]
+        edge, role = insertion.edge, role_of(insertion.layer)
+        for site in facts.occurrences[edge.address]:
+            if role in NORMALIZING:
+                yield (edge.address, None if edge.input is None else site.inputs[edge.input]), role
+
+
+def _has_weights(operation: Operation) -> bool:
+    return isinstance(operation, keras.layers.Layer) and bool(operation.weights)
+
+
+def _listed(roles: Iterable[Role]) -> str:
+    names = {
+        Role.NORMALIZATION: "a normalization of each example",
+        Role.ATTENTION: "an attention",
+        Role.OTHER: "a layer that is not looked into",
+    }
+    return " and ".join(sorted(names[role] for role in roles))
 
 
 def _rates(operation: Operation) -> set[str]:
