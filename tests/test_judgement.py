@@ -114,6 +114,21 @@ def two_towers():
     return keras.Model([inputs, other], L.Dot(-1)(towers))
 
 
+class Scale(L.Layer):
+    """A number for each channel, as YOLOR has behind its heads."""
+
+    def build(self, shape):
+        self.scale = self.add_weight((1, shape[-1]), "ones", name="scale")
+
+    def call(self, inputs):
+        return inputs * self.scale
+
+
+def learned_scale():
+    inputs = vector()
+    return keras.Model(inputs, Scale()(L.Dense(3, name="logits")(hidden(inputs))))
+
+
 def given_out_and_used():
     inputs = image()
     coarse = L.Conv2D(2, 1, name="coarse")(trunk(inputs))
@@ -140,6 +155,7 @@ HEADS = {
     clipped: ("bounded", "trunk"),
     super_resolution: ("residual", "trunk"),
     class_maps: ("maps", "trunk"),
+    learned_scale: ("logits", "trunk"),
     two_towers: ("left right", "trunk deep"),
     given_out_and_used: ("coarse fine", "trunk more"),
     backbone: ("", "trunk last"),
@@ -290,3 +306,116 @@ def test_twins_stay_twins():
     left, right = (generator.normal(mean, 2, (64, 6)).astype("float32") for mean in (0, 3))
     model.fit([left, right], np.ones((64, 6)), epochs=3, verbose=0)
     np.testing.assert_allclose(model([left, left]), 0, atol=1e-6)
+
+
+def film():
+    inputs, condition = image(), keras.Input((5,), name="condition")
+    x = trunk(inputs)
+    x = L.Conv2D(6, 3, padding="same", name="features")(x)
+    gamma, beta = (L.Reshape((1, 1, 6))(L.Dense(6, name=name)(condition)) for name in ("gamma", "beta"))
+    x = L.GlobalAveragePooling2D()(L.ReLU()((1 + gamma) * x + beta))
+    return keras.Model([inputs, condition], L.Dense(2, name="head")(x))
+
+
+def film_of_vectors():
+    inputs, condition = vector(), keras.Input((5,), name="condition")
+    x = L.Dense(6, name="features")(hidden(inputs))
+    gamma, beta = (L.Dense(6, name=name)(condition) for name in ("gamma", "beta"))
+    return keras.Model([inputs, condition], L.Dense(2, name="head")(L.ReLU()(L.Multiply()([x, gamma]) + beta)))
+
+
+def flow():
+    inputs = vector()
+    one, other = ops.split(inputs, 2, axis=-1)
+    x = L.Dense(8, activation="relu", name="trunk")(one)
+    scale, shift = L.Dense(3, activation="tanh", name="scale")(x), L.Dense(3, name="shift")(x)
+    return keras.Model(inputs, L.Dense(2, name="head")(ops.concatenate([one, other * ops.exp(scale) + shift], axis=-1)))
+
+
+def swiglu():
+    inputs = vector()
+    x = hidden(inputs)
+    return keras.Model(
+        inputs, L.Dense(2, name="head")(L.Dense(6, "silu", name="gated")(x) * L.Dense(6, name="value")(x))
+    )
+
+
+def wavenet():
+    inputs = keras.Input((8, 3), name="in")
+    x = L.Conv1D(6, 3, activation="tanh", name="feature")(inputs) * L.Conv1D(6, 3, activation="sigmoid", name="gate")(
+        inputs
+    )
+    return keras.Model(inputs, L.Dense(2, name="head")(L.GlobalAveragePooling1D()(x)))
+
+
+def gated_linear_unit():
+    inputs = keras.Input((8, 3), name="in")
+    x = L.Conv1D(6, 3, name="feature")(inputs) * ops.sigmoid(L.Conv1D(6, 3, name="gate")(inputs))
+    return keras.Model(inputs, L.Dense(2, name="head")(L.GlobalAveragePooling1D()(x)))
+
+
+def highway():
+    inputs = vector()
+    x = hidden(inputs)
+    feature, gate = L.Dense(8, activation="relu", name="feature")(x), L.Dense(8, activation="sigmoid", name="gate")(x)
+    return keras.Model(inputs, L.Dense(2, name="head")(feature * gate + x * (1.0 - gate)))
+
+
+def spatial_gate():
+    inputs = image()
+    x = trunk(inputs)
+    gate = L.UpSampling2D(2)(
+        L.Conv2D(1, 3, activation="sigmoid", name="gate")(L.MaxPooling2D(2)(L.ZeroPadding2D(2)(x)))
+    )
+    return keras.Model(
+        inputs, L.Dense(2, name="head")(L.GlobalAveragePooling2D()(x * L.Cropping2D(0)(gate[:, :8, :8])))
+    )
+
+
+def swish_by_hand():
+    inputs = vector()
+    x = L.Dense(8, name="trunk")(inputs)
+    return keras.Model(inputs, L.Dense(2, name="head")(x * ops.sigmoid(x)))
+
+
+def mixture():
+    inputs = vector()
+    x = hidden(inputs)
+    experts = [L.Dense(4, activation="relu", name=f"expert{number}")(x) for number in range(2)]
+    weights = ops.split(L.Dense(2, activation="softmax", name="weights")(x), 2, axis=-1)
+    return keras.Model(inputs, L.Dense(2, name="head")(experts[0] * weights[0] + experts[1] * weights[1]))
+
+
+# The modulators, which are left alone; the gates, normalized ahead of their sigmoid or not at all; the others.
+GATED = {
+    film: ("gamma beta", "", "trunk features"),
+    film_of_vectors: ("gamma beta", "", "trunk features"),
+    flow: ("scale shift", "", "trunk"),
+    swiglu: ("", "", "trunk gated value"),
+    wavenet: ("", "gate", "feature"),
+    gated_linear_unit: ("", "gate", "feature"),
+    highway: ("", "gate", "trunk feature"),
+    spatial_gate: ("", "gate", "trunk"),
+    swish_by_hand: ("", "trunk", ""),
+    mixture: ("", "", "trunk expert0 expert1 weights"),
+}
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("make", GATED, ids=lambda make: make.__name__)
+def test_gates_and_modulators(make, position):
+    modulators, gates, others = (set(names.split()) for names in GATED[make])
+    source = randomize(make())
+    plan = kerasbn.plan(source, position=position)
+    why = reasons(plan)
+    assert {name for name in modulators | gates | others if why.get(name) is Reason.MODULATOR} == modulators
+    inserted = {edit.site.partition("#")[0]: edit.detail for edit in plan.edits if edit.kind == "insert"}
+    for gate in gates:
+        if position == "after":
+            assert why[gate] is Reason.GATE
+            assert gate not in inserted
+        else:
+            assert "before sigmoid" in inserted[gate]
+    if position == "before":
+        assert inserted.keys() == gates | others
+    assert_same_function(source, plan.apply())

@@ -3,14 +3,15 @@
     python tools/expert_placement.py            # writes docs/expert_placement.md
 
 Each network of `keras.applications` is stripped of every BN and planned with `position="auto"`. A
-place is right if the authors had a BN on the very same value. Precision: how many of kerasbn's
+place is right if the authors had a BN on the very same value; one behind a concatenation counts as one
+on each part. Precision: how many of kerasbn's
 places are right; recall: how many of the authors' places kerasbn finds.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import kerasbn
 from kerasbn.catalog.roles import Role, role_of
 from kerasbn.graph.build import build
 from kerasbn.graph.edit import Insert, Remove, apply
-from kerasbn.graph.model import Graph
+from kerasbn.graph.model import CallSite, Graph, type_of
 from kerasbn.graph.read import read
 
 NETWORKS = (
@@ -44,8 +45,17 @@ def authors_places(graph: Graph) -> set[str]:
             producer = flat.producers[site.inputs[0]]
             while role_of(producer.operation) is Role.BATCH_NORMALIZATION:
                 producer = flat.producers[producer.inputs[0]]
-            places.add(producer.address)
+            places.update(_parts(flat, producer))
     return places
+
+
+def _parts(flat: Graph, site: CallSite) -> Iterator[str]:
+    """A call site; for one that joins channels, those that yield its parts, as BN is by channel."""
+    if type_of(site.operation).__name__ == "Concatenate" and len(site.inputs) > 1:
+        for value in site.inputs:
+            yield from _parts(flat, flat.producers[value])
+    else:
+        yield site.address
 
 
 def stripped(graph: Graph) -> Graph:
@@ -64,8 +74,9 @@ def our_places(graph: Graph) -> set[str]:
             if isinstance(change, Insert) and role_of(change.layer) is Role.BATCH_NORMALIZATION:
                 address, number = change.edge.address, change.edge.input
                 if number is not None:
-                    address = flat.producers[by_address[address].inputs[number]].address
-                places.add(address)
+                    places.update(_parts(flat, flat.producers[by_address[address].inputs[number]]))
+                else:
+                    places.update(_parts(flat, by_address[address]))
     return places
 
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 EXPERIMENTS = (
     *("paper_network", "deep_sigmoid", "learning_rates", "optimizers", "positions"),
-    *("circles", "dropout", "input_scales", "moving_statistics", "calibration", "rate_finder"),
-    "saved_models",
+    *("circles", "dropout", "gates", "input_scales", "moving_statistics", "calibration", "rate_finder"),
+    *("saved_models", "everyday"),
 )
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reproduce"
 

@@ -35,6 +35,9 @@ _OUTPUT = (
 OUTPUT = frozenset(_OUTPUT.split())
 """Activations that make a value a prediction: a probability, a scale, something bounded. The others are hidden."""
 
+UNIT = frozenset({"sigmoid", "hard_sigmoid", "sparse_sigmoid", "softmax", "sparsemax"})
+"""Activations whose values lie between 0 and 1, so that what they multiply is gated."""
+
 HOMOGENEOUS = frozenset({"relu", "leaky_relu", "prelu"})
 """Activations with f(s x) = s f(x) for every s >= 0."""
 

@@ -85,15 +85,21 @@ _OPERATIONS: Mapping[str, Role] = {
     name: role
     for role, names in {
         Role.IDENTITY: "StopGradient",
-        Role.REARRANGEMENT: "Reshape Transpose Squeeze ExpandDims Ravel Moveaxis Swapaxes Cast Pad",
+        Role.REARRANGEMENT: (
+            "Reshape Transpose Squeeze ExpandDims Ravel Moveaxis Swapaxes Unstack GetItem BroadcastTo "
+            "Cast Pad Split ArraySplit Slice Tile Repeat Flip Roll"
+        ),
         Role.GLOBAL_POOLING: "Mean Max",
         Role.POOLING: "MaxPool AveragePool",
-        Role.MERGE: "Add Subtract Maximum Minimum Concatenate",
+        Role.MERGE: "Add Subtract Maximum Minimum Concatenate Stack",
         Role.PRODUCT: "Multiply",
         Role.ATTENTION: "Matmul Einsum Dot Tensordot DotProductAttention",
     }.items()
     for name in names.split()
 }
+
+_KEEPING_AXES = (*families.ZERO_PADDINGS, *families.CROPPINGS)
+_OPERATIONS_KEEPING_AXES = ("Cast", "Pad", "Split", "ArraySplit", "Slice", "Tile", "Repeat", "Flip", "Roll")
 
 
 def role_of(operation: Operation) -> Role:
@@ -112,6 +118,19 @@ def role_of(operation: Operation) -> Role:
     return _OPERATIONS.get(_keras.operation_name(operation) or "", Role.OTHER)
 
 
+def mixes(operation: Operation) -> bool:
+    """Whether a layer holds more than a number for each channel, so that it may mix channels or locations."""
+    if not isinstance(operation, keras.layers.Layer):
+        return False
+    return any(sum(size != 1 for size in weight.shape) > 1 for weight in operation.weights)
+
+
+def keeps_axes(operation: Operation) -> bool:
+    """Whether a rearrangement leaves each axis where it is."""
+    operation = core_of(operation)
+    return type(operation) in _KEEPING_AXES or _keras.operation_name(operation) in _OPERATIONS_KEEPING_AXES
+
+
 def activation_name(operation: keras.Operation) -> str | None:
     """The activation that a layer or operation of its own applies, `None` if it is something else."""
     operation = core_of(operation)
@@ -119,6 +138,13 @@ def activation_name(operation: keras.Operation) -> str | None:
         return activations.name_of_layer(operation)
     name = _keras.operation_name(operation)
     return None if name is None else activations.name_of_operation(name)
+
+
+def applied_activation(operation: Operation) -> str:
+    """The name of the activation that a layer or operation applies, by itself or built in; "linear" if none."""
+    operation = core_of(operation)
+    built_in = activations.name_of_function(getattr(operation, "activation", None))
+    return activation_name(operation) or built_in
 
 
 def _of_layer(kind: type[keras.layers.Layer]) -> Role:

@@ -9,9 +9,11 @@ from typing import Any
 
 import keras
 
+from kerasbn.facts.attention import attended
 from kerasbn.facts.blocks import Blocks
+from kerasbn.facts.branches import normalized_branches
 from kerasbn.facts.flow import Flow
-from kerasbn.facts.gates import gates
+from kerasbn.facts.gates import Gates
 from kerasbn.facts.heads import heads
 from kerasbn.facts.trunk import Trunk
 from kerasbn.facts.twins import Twins
@@ -42,14 +44,24 @@ class Facts:
         return Blocks(self.flow)
 
     @cached_property
+    def normalized_branches(self) -> frozenset[CallSite]:
+        """The linear sites on residual branches that are normalized."""
+        return normalized_branches(self.flow)
+
+    @cached_property
     def trunk(self) -> Trunk:
         """The trunk of a pre-activation network."""
         return Trunk(self.flow)
 
     @cached_property
-    def gates(self) -> frozenset[CallSite]:
-        """The linear sites that compute squeeze-and-excite gates."""
-        return frozenset(gates(self.flow))
+    def gates(self) -> Gates:
+        """What scales or shifts the features of another branch."""
+        return Gates(self.flow)
+
+    @cached_property
+    def attended(self) -> frozenset[Value]:
+        """The values that an attention multiplies, and those that become one, joined or through an activation."""
+        return frozenset(attended(self.flow))
 
     @cached_property
     def twins(self) -> Twins:

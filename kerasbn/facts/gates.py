@@ -1,32 +1,174 @@
-"""Squeeze-and-excite gates (Hu et al., 2018): pooled over all locations, then multiplied with the features."""
+"""Gates and modulators: layers that scale or shift the features of another branch.
+
+    gate             a value in (0, 1) that multiplies: gated linear units, WaveNet, highway layers,
+                     spatial attention; behind its sigmoid a normalization would make it no gate any more
+    squeeze-excite   a gate pooled over all locations (Hu et al., 2018)
+    modulator        a linear layer whose value does nothing but scale another branch's features, or shift
+                     what was scaled so: FiLM (Perez et al., 2018), SPADE, the couplings of a flow
+
+A linear layer that reads what the layer of the other operand reads is no modulator: the two are one
+gated unit, as in SwiGLU.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from functools import cached_property
 
-from kerasbn.catalog.roles import KEEPING, Role
+from kerasbn.catalog import activations
+from kerasbn.catalog.roles import KEEPING, NORMALIZING, Role, applied_activation, mixes
 from kerasbn.facts.flow import Flow
 from kerasbn.graph.model import CallSite, Value
 
 
-def gates(flow: Flow) -> Iterator[CallSite]:
-    """The linear sites between a global pooling and the product that its outcome scales."""
-    for site in flow.sites:
-        if flow.role(site) is Role.PRODUCT and len(site.inputs) > 1:
-            for value in site.inputs:
-                yield from _gate_behind(flow, value)
+class Gates:
+    """What multiplies in a network."""
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+
+    @cached_property
+    def squeeze_excite(self) -> frozenset[CallSite]:
+        """The linear sites between a global pooling and the product that its outcome scales."""
+        found: set[CallSite] = set()
+        for site in self._flow.sites:
+            if self._is_product(site):
+                for value in site.inputs:
+                    found.update(self._gate_behind(value))
+        return frozenset(found)
+
+    @cached_property
+    def gating(self) -> frozenset[CallSite]:
+        """The sites that apply a sigmoid, by itself or built in, to what multiplies."""
+        multiplying: set[Value] = set()
+        for site in reversed(self._flow.sites):
+            if self._is_product(site) or (self._is_arithmetic(site) and not multiplying.isdisjoint(site.outputs)):
+                multiplying.update(site.inputs)
+        return frozenset(
+            site
+            for site in self._flow.sites
+            if applied_activation(site.operation) in activations.UNIT and not multiplying.isdisjoint(site.outputs)
+        )
+
+    @cached_property
+    def modulators(self) -> frozenset[CallSite]:
+        """The linear sites that only scale another branch's features, or shift what is scaled so."""
+        modulating: set[Value] = set()
+        for site in reversed(self._flow.sites):
+            modulating.update(value for value in site.outputs if self._only_modulates(value, modulating))
+        return frozenset(
+            site
+            for site in self._flow.sites
+            if _is_plainly_linear(self._flow, site) and not modulating.isdisjoint(site.outputs)
+        )
+
+    def _only_modulates(self, value: Value, modulating: Set[Value]) -> bool:
+        users = self._flow.users(value)
+        return (
+            bool(users)
+            and value not in self._flow.outputs
+            and all(
+                self._scales(value, user)
+                or self._shifts(value, user)
+                or (
+                    len(user.inputs) == 1
+                    and (self._is_arithmetic(user) or self._flow.role(user) is Role.PRODUCT)
+                    and set(user.outputs) <= modulating
+                )
+                for user in users
+            )
+        )
+
+    def _scales(self, value: Value, product: CallSite) -> bool:
+        """Whether a value scales the other operand of a product, and not the other way round."""
+        if not self._is_product(product) or len(product.inputs) != 2:
+            return False
+        (other,) = (each for each in product.inputs if each is not value)
+        own, others = self._plain_sources[value], self._plain_sources[other]
+        read = {each for site in own for each in site.inputs}
+        if (
+            not own
+            or own & others
+            or not read.isdisjoint(each for site in self._sources[other] for each in site.inputs)
+        ):
+            return False
+        return not others or _is_broadcast(value, other) or self._is_shifted_from(product, read)
+
+    def _shifts(self, value: Value, merge: CallSite) -> bool:
+        """Whether a value shifts what was scaled by a modulator."""
+        if self._flow.role(merge) is not Role.MERGE or len(merge.inputs) != 2 or not self._plain_sources[value]:
+            return False
+        (other,) = (each for each in merge.inputs if each is not value)
+        product = self._flow.producer(other)
+        while product is not None and self._flow.role(product) in KEEPING and product.inputs:
+            product = self._flow.producer(product.inputs[0])
+        return product is not None and any(self._scales(each, product) for each in set(product.inputs))
+
+    def _is_shifted_from(self, product: CallSite, read: Set[Value]) -> bool:
+        """Whether to a product is added what comes from the same values as those given."""
+        added = (each for user in self._flow.users(product.outputs[0]) for each in self._added(user, product))
+        return any(not read.isdisjoint(site.inputs) for each in added for site in self._plain_sources[each])
+
+    def _added(self, merge: CallSite, product: CallSite) -> Iterator[Value]:
+        if self._flow.role(merge) is Role.MERGE:
+            yield from (each for each in merge.inputs if each not in product.outputs)
+
+    @cached_property
+    def _plain_sources(self) -> dict[Value, frozenset[CallSite]]:
+        """The linear sites that each value comes from by arithmetic alone."""
+        return self._traced(through=frozenset())
+
+    @cached_property
+    def _sources(self) -> dict[Value, frozenset[CallSite]]:
+        """The linear sites that each value comes from by arithmetic, activations and normalizations."""
+        return self._traced(through=NORMALIZING | {Role.ACTIVATION})
+
+    def _traced(self, through: Set[Role]) -> dict[Value, frozenset[CallSite]]:
+        found: dict[Value, frozenset[CallSite]] = {}
+        for site in self._flow.sites:
+            role = self._flow.role(site)
+            sources: frozenset[CallSite] = frozenset()
+            if role is Role.LINEAR and (through or _is_plainly_linear(self._flow, site)):
+                sources = frozenset({site})
+            elif role in through or role is Role.PRODUCT or self._is_arithmetic(site):
+                sources = sources.union(*(found.get(value, frozenset()) for value in site.inputs))
+            found.update(dict.fromkeys(site.outputs, sources))
+        return found
+
+    def _is_product(self, site: CallSite) -> bool:
+        """Whether a site multiplies values with one another."""
+        return self._flow.role(site) is Role.PRODUCT and len(set(site.inputs)) > 1
+
+    def _is_arithmetic(self, site: CallSite) -> bool:
+        """Whether a site only calculates with the values, but for products: no weights, no hidden activation."""
+        role = self._flow.role(site)
+        if role is Role.ACTIVATION:
+            return applied_activation(site.operation) in activations.OUTPUT - activations.UNIT
+        return role in KEEPING | {Role.POOLING, Role.MERGE, Role.OTHER} and not mixes(site.operation)
+
+    def _gate_behind(self, value: Value) -> list[CallSite]:
+        linear: list[CallSite] = []
+        site = self._flow.producer(value)
+        while site is not None and len(site.inputs) == 1:
+            role = self._flow.role(site)
+            if role is Role.GLOBAL_POOLING:
+                return linear
+            if role is Role.LINEAR:
+                linear.append(site)
+            elif role not in KEEPING | {Role.ACTIVATION, Role.MERGE, Role.PRODUCT}:
+                break
+            site = self._flow.producer(site.inputs[0])
+        return []
 
 
-def _gate_behind(flow: Flow, value: Value) -> list[CallSite]:
-    linear: list[CallSite] = []
-    site = flow.producer(value)
-    while site is not None and len(site.inputs) == 1:
-        role = flow.role(site)
-        if role is Role.GLOBAL_POOLING:
-            return linear
-        if role is Role.LINEAR:
-            linear.append(site)
-        elif role not in KEEPING | {Role.ACTIVATION, Role.MERGE, Role.PRODUCT}:
-            break
-        site = flow.producer(site.inputs[0])
-    return []
+def _is_plainly_linear(flow: Flow, site: CallSite) -> bool:
+    return (
+        flow.role(site) is Role.LINEAR and applied_activation(site.operation) in activations.OUTPUT - activations.UNIT
+    )
+
+
+def _is_broadcast(value: Value, other: Value) -> bool:
+    """Whether a value is repeated along an axis to fit another."""
+    if len(value.shape) != len(other.shape):
+        return len(value.shape) < len(other.shape)
+    return any(one == 1 and size != 1 for one, size in zip(value.shape, other.shape, strict=True))

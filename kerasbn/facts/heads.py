@@ -1,20 +1,19 @@
 """Heads: the layers that yield the predictions, which a normalization would bend to mean 0 and variance 1.
 
 The law: a linear layer is a head if from its value all paths to outputs of the model go through
-arithmetic, shape, pooling, resampling and output activations alone, so past no further layer with
-weights and no hidden activation, such as ReLU; or if its value is an output in this way without any
+arithmetic, shape, pooling, resampling and output activations alone, so past no further layer that mixes
+channels or locations (one number a channel is arithmetic), no normalization and no hidden activation,
+such as ReLU; or if its value is an output in this way without any
 arithmetic, whatever else uses it. A layer whose very value is an output is one in any case: its name is
 that of the output.
 """
 
 from __future__ import annotations
 
-import keras
-
 from kerasbn.catalog import activations
-from kerasbn.catalog.roles import KEEPING, NORMALIZING, Role, activation_name
+from kerasbn.catalog.roles import KEEPING, NORMALIZING, Role, applied_activation, mixes
 from kerasbn.facts.flow import Flow
-from kerasbn.graph.model import CallSite, Value, core_of
+from kerasbn.graph.model import CallSite, Value
 
 _FURTHER_LAYERS = frozenset({Role.LINEAR, Role.EMBEDDING, *NORMALIZING})
 
@@ -54,12 +53,9 @@ def _passes(flow: Flow, site: CallSite) -> bool:
     role = flow.role(site)
     if role is Role.ACTIVATION:
         return not _is_hidden(site)
-    has_weights = isinstance(site.operation, keras.layers.Layer) and bool(site.operation.weights)
-    return role not in _FURTHER_LAYERS and not has_weights
+    return role not in _FURTHER_LAYERS and not mixes(site.operation)
 
 
 def _is_hidden(site: CallSite) -> bool:
     """Whether a site applies a hidden activation, by itself or built in."""
-    operation = core_of(site.operation)
-    name = activation_name(operation) or activations.name_of_function(getattr(operation, "activation", None))
-    return name not in activations.OUTPUT
+    return applied_activation(site.operation) not in activations.OUTPUT

@@ -21,7 +21,7 @@ from kerasbn import _keras
 from kerasbn.catalog import activations
 from kerasbn.catalog.activations import PLACING
 from kerasbn.catalog.linear import channel_axis
-from kerasbn.catalog.roles import Role, activation_name, role_of
+from kerasbn.catalog.roles import Role, activation_name, keeps_axes, role_of
 from kerasbn.errors import OptionError
 from kerasbn.facts.facts import Facts
 from kerasbn.graph.edit import Edge, ahead, behind
@@ -166,8 +166,11 @@ class _Placer:
         if channel_axis(cast("keras.layers.Layer", block.linear.operation)) is None:
             raise Refusal(Reason.CHANNEL_AXIS, "no single axis of its output holds the channels")
         position: str = rule or self._options["position"]
+        gates = any(site in self._facts.gates.gating for site in (block.linear, *block.activations))
+        if gates and rule is None and position == "after":
+            raise Refusal(Reason.GATE, "its sigmoid multiplies, and behind a normalization would be no gate")
         if position == "auto":
-            position = self._automatic(block)
+            position = "before" if gates else self._automatic(block)
         elif position == "after" and not block.names:
             raise Refusal(Reason.NO_ACTIVATION, "no activation follows")
         if position == "after" and rule is None and any(site in self._facts.heads for site in block.activations):
@@ -193,15 +196,19 @@ class _Placer:
             raise Refusal(Reason.TIED_WEIGHTS, "shares a weight with another layer")
         if "selu" in block.names:
             raise Refusal(Reason.SELF_NORMALIZING, "selu normalizes by itself")
-        if site in self._facts.gates:
+        if site in self._facts.gates.squeeze_excite:
             raise Refusal(Reason.SQUEEZE_EXCITE, "computes a gate over the channels")
+        if site in self._facts.gates.modulators:
+            raise Refusal(Reason.MODULATOR, "only scales or shifts the features of another branch")
         users = self._flow.next_sites(site)
-        if any(self._flow.role(user) is Role.ATTENTION for user in users):
+        if not self._facts.attended.isdisjoint(site.outputs):
             raise Refusal(Reason.ATTENTION, "yields what an attention multiplies")
         if users and all(self._flow.role(user) is Role.OTHER and _joins(user) for user in users):
             raise Refusal(Reason.OPAQUE, f"joins others in {users[0].address}, which is not looked into")
         if self._facts.blocks.is_normalized(site):
             raise Refusal(Reason.NORMALIZED, "its block is normalized already")
+        if self._options["position"] == "auto" and site in self._facts.normalized_branches:
+            raise Refusal(Reason.NORMALIZED, "its residual branch is normalized already")
         if self._options["position"] in ("auto", "before") and self._facts.trunk.is_joined_by(site):
             raise Refusal(Reason.COVERED, "the sum is normalized ahead of each activation")
 
@@ -285,7 +292,8 @@ class _Placer:
         """The axis of the channels in a site's output: that of the linear layer behind it, else the last one."""
         while self._flow.role(site) is not Role.LINEAR:
             producer = self._flow.producer(site.inputs[0]) if site.inputs else None
-            if producer is None or self._flow.role(site) is Role.REARRANGEMENT:
+            is_rearranged = self._flow.role(site) is Role.REARRANGEMENT and not keeps_axes(site.operation)
+            if producer is None or is_rearranged:
                 return -1
             site = producer
         return channel_axis(cast("keras.layers.Layer", site.operation)) or -1
