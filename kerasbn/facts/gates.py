@@ -6,8 +6,8 @@
     modulator        a linear layer whose value does nothing but scale another branch's features, or shift
                      what was scaled so: FiLM (Perez et al., 2018), SPADE, the couplings of a flow
 
-A linear layer that reads what the layer of the other operand reads is no modulator: the two are one
-gated unit, as in SwiGLU.
+A linear layer that reads what the other operand comes from as well is no modulator: the two are one
+gated unit, as in SwiGLU, or an attention's weights and its values.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Set
 from functools import cached_property
 
 from kerasbn.catalog import activations
-from kerasbn.catalog.roles import KEEPING, NORMALIZING, Role, applied_activation, mixes
+from kerasbn.catalog.roles import KEEPING, Role, applied_activation, mixes
 from kerasbn.facts.flow import Flow
 from kerasbn.graph.model import CallSite, Value
 
@@ -86,13 +86,19 @@ class Gates:
         (other,) = (each for each in product.inputs if each is not value)
         own, others = self._plain_sources[value], self._plain_sources[other]
         read = {each for site in own for each in site.inputs}
-        if (
-            not own
-            or own & others
-            or not read.isdisjoint(each for site in self._sources[other] for each in site.inputs)
-        ):
+        if not own or own & others or self._comes_from(other, read):
             return False
         return not others or _is_broadcast(value, other) or self._is_shifted_from(product, read)
+
+    def _comes_from(self, value: Value, sources: Set[Value]) -> bool:
+        """Whether a value is computed from one of some others."""
+        seen, waiting = {value}, [value]
+        while waiting and sources.isdisjoint(seen):
+            producer = self._flow.producer(waiting.pop())
+            new = set(producer.inputs) - seen if producer is not None else set()
+            seen |= new
+            waiting += new
+        return not sources.isdisjoint(seen)
 
     def _shifts(self, value: Value, merge: CallSite) -> bool:
         """Whether a value shifts what was scaled by a modulator."""
@@ -116,21 +122,12 @@ class Gates:
     @cached_property
     def _plain_sources(self) -> dict[Value, frozenset[CallSite]]:
         """The linear sites that each value comes from by arithmetic alone."""
-        return self._traced(through=frozenset())
-
-    @cached_property
-    def _sources(self) -> dict[Value, frozenset[CallSite]]:
-        """The linear sites that each value comes from by arithmetic, activations and normalizations."""
-        return self._traced(through=NORMALIZING | {Role.ACTIVATION})
-
-    def _traced(self, through: Set[Role]) -> dict[Value, frozenset[CallSite]]:
         found: dict[Value, frozenset[CallSite]] = {}
         for site in self._flow.sites:
-            role = self._flow.role(site)
             sources: frozenset[CallSite] = frozenset()
-            if role is Role.LINEAR and (through or _is_plainly_linear(self._flow, site)):
+            if _is_plainly_linear(self._flow, site):
                 sources = frozenset({site})
-            elif role in through or role is Role.PRODUCT or self._is_arithmetic(site):
+            elif self._flow.role(site) is Role.PRODUCT or self._is_arithmetic(site):
                 sources = sources.union(*(found.get(value, frozenset()) for value in site.inputs))
             found.update(dict.fromkeys(site.outputs, sources))
         return found

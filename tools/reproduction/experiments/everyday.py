@@ -2,7 +2,7 @@
 
 Small networks of kinds that end in arithmetic, have twins, a frozen base, or Dropout ahead of
 something else than BN, each as it is, rewritten by default and, where it has Dropout, with all of that
-kept. Adam, the best of three rates for each, chosen on a validation part. The score is accuracy, for
+kept. Adam, the best of four rates for each, chosen on a validation part. The score is accuracy, for
 the detector the share of digits found and named, for the values of a dueling network R squared.
 """
 
@@ -25,7 +25,7 @@ from reproduction.data import Array
 from reproduction.intervals import mean
 from reproduction.report import Line, Panel, Report, percent
 
-RATES = (0.001, 0.003, 0.01)
+RATES = (0.001, 0.003, 0.01, 0.03)
 Score = Callable[[Any, Any], float]
 
 
