@@ -419,3 +419,105 @@ def test_gates_and_modulators(make, position):
     if position == "before":
         assert inserted.keys() == gates | others
     assert_same_function(source, plan.apply())
+
+
+def block(x, *branch):
+    y = x
+    for layer in branch:
+        y = layer(y)
+    return L.Add()([x, y])
+
+
+def of_blocks(*blocks):
+    x = inputs = image()
+    x = L.Conv2D(6, 3, padding="same", activation="relu", name="stem")(x)
+    for branch in blocks:
+        x = branch(x)
+    return keras.Model(inputs, L.Dense(2, name="head")(L.GlobalAveragePooling2D(name="pool")(x)))
+
+
+def conv(name, **arguments):
+    return L.Conv2D(6, 3, padding="same", name=name, **arguments)
+
+
+def gated(x):
+    y = L.LayerNormalization()(x)
+    y = conv("value")(y) * L.Activation("silu")(conv("gate")(y))
+    return L.Add()([x, conv("out")(y)])
+
+
+def custom_scale(x):
+    y = conv("b")(L.ReLU()(conv("a")(L.LayerNormalization()(x))))
+    return L.Add()([x, Scale4()(y)])
+
+
+class Scale4(Scale):
+    def build(self, shape):
+        self.scale = self.add_weight((1, 1, 1, shape[-1]), "ones", name="scale")
+
+
+def mixer_first(x):
+    return block(
+        x, L.DepthwiseConv2D(3, padding="same", name="mix"), conv("a"), L.BatchNormalization(), L.ReLU(), conv("b")
+    )
+
+
+def split_channels(x):
+    one, other = ops.split(x, 2, axis=-1)
+    y = L.Concatenate()([L.Conv2D(3, 3, padding="same", name="part")(one), other])
+    y = conv("b")(L.ReLU()(L.BatchNormalization()(conv("a")(y))))
+    return L.Add()([x, y])
+
+
+def half_normalized(x):
+    """One of its two ways goes past the normalization."""
+    y = L.Add()([L.BatchNormalization()(conv("a")(x)), conv("b", activation="relu")(x)])
+    return L.Add()([x, conv("c")(L.ReLU()(y))])
+
+
+def plain(x):
+    return block(x, conv("d", activation="relu"), conv("e"))
+
+
+def around(x):
+    """A long skip around a block that is normalized and one that is not."""
+    return L.Add()([x, plain(mixer_first(x))])
+
+
+# The blocks, and the layers besides the stem that get a normalization in `auto`.
+BRANCHES = {
+    gated: "",
+    custom_scale: "",
+    mixer_first: "",
+    split_channels: "",
+    half_normalized: "b c",
+    plain: "d e",
+    around: "d e",
+}
+
+
+@pytest.mark.parametrize("make", BRANCHES, ids=lambda make: make.__name__)
+def test_residual_branches_that_are_normalized(make):
+    source = randomize(of_blocks(make))
+    plan = kerasbn.plan(source)
+    assert served(plan) - {"stem"} == set(BRANCHES[make].split())
+    left = {name for name, reason in reasons(plan).items() if reason is Reason.NORMALIZED}
+    linear = {layer.name for layer in source.layers if isinstance(layer, L.Conv2D | L.DepthwiseConv2D)}
+    assert linear - served(plan) <= left
+    assert_same_function(source, plan.apply())
+
+
+def linear_attention():
+    inputs = keras.Input((8, 6), name="in")
+    query, key, value = ops.split(
+        L.Conv1D(12, 1, name="qkv")(L.Dense(6, activation="relu", name="trunk")(inputs)), 3, axis=-1
+    )
+    context = ops.matmul(ops.transpose(ops.relu(key), (0, 2, 1)), value)
+    x = L.Dense(6, activation="relu", name="proj")(ops.matmul(ops.relu(query), context))
+    return keras.Model(inputs, L.Dense(2, name="head")(L.GlobalAveragePooling1D()(x)))
+
+
+def test_what_an_attention_multiplies():
+    plan = kerasbn.plan(randomize(linear_attention()))
+    assert reasons(plan)["qkv"] is Reason.ATTENTION
+    assert served(plan) == {"trunk", "proj"}
