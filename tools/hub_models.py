@@ -78,6 +78,61 @@ NETWORKS: dict[str, tuple[str, Callable[[], keras.Model]]] = {
 }
 """The networks, each with the first part of the names of its classes."""
 
+
+def _retinanet() -> keras.Model:
+    config = convert_resnet.convert_backbone_config({"architecture": "resnet18"})
+    encoder = convert_resnet.backbone_cls(**{**config, "image_shape": (256, 256, 3)})
+    backbone = keras_hub.models.RetinaNetBackbone(image_encoder=encoder, min_level=3, max_level=5, use_p5=False)
+    detector: keras.Model = keras_hub.models.RetinaNetObjectDetector(
+        backbone=backbone,
+        num_classes=5,
+        bounding_box_format="yxyx",
+        **dict.fromkeys(("label_encoder", "anchor_generator", "preprocessor")),
+    )
+    return detector
+
+
+def _deeplab() -> keras.Model:
+    backbone = keras_hub.models.DeepLabV3Backbone(
+        image_encoder=NETWORKS["ResNet18"][1](),
+        low_level_feature_key="P2",
+        spatial_pyramid_pooling_key="P4",
+        dilation_rates=[6, 12, 18],
+        upsampling_size=4,
+    )
+    segmenter: keras.Model = keras_hub.models.DeepLabV3ImageSegmenter(
+        backbone=backbone, num_classes=4, activation="softmax", preprocessor=None
+    )
+    return segmenter
+
+
+def _segformer() -> keras.Model:
+    encoder = keras_hub.models.MiTBackbone(
+        layerwise_depths=[1, 1, 1, 1],
+        num_layers=4,
+        layerwise_num_heads=[1, 2, 5, 8],
+        layerwise_sr_ratios=[8, 4, 2, 1],
+        layerwise_patch_sizes=[7, 3, 3, 3],
+        layerwise_strides=[4, 2, 2, 2],
+        hidden_dims=[8, 16, 40, 64],
+        max_drop_path_rate=0.1,
+        image_shape=(SIZE, SIZE, 3),
+    )
+    segmenter: keras.Model = keras_hub.models.SegFormerImageSegmenter(
+        backbone=keras_hub.models.SegFormerBackbone(image_encoder=encoder, projection_filters=16),
+        num_classes=4,
+        preprocessor=None,
+    )
+    return segmenter
+
+
+PREDICTING: dict[str, tuple[Callable[[], keras.Model], int]] = {
+    "RetinaNet": (_retinanet, 2),
+    "DeepLabV3": (_deeplab, 1),
+    "SegFormer": (_segformer, 1),
+}
+"""Detectors and segmenters, each with the number of layers that yield its predictions."""
+
 TASKS = ("ResNet18", "MobileNetV3Small", "EfficientNetB0", "HGNetV2B0", "ViT")
 """The networks that tasks are made of."""
 
@@ -96,6 +151,18 @@ def network(name: str) -> tuple[str, ...]:
     f1 = f"{2 * right / (len(theirs) + len(ours)):.3f}" if theirs else ""
     found = len(normalizations(model))
     return name, str(found), str(found - left), str(left), same, str(len(theirs)), str(len(ours)), f1
+
+
+def predictions(name: str) -> tuple[str, ...]:
+    """The row of a detector or segmenter: what is left alone as yielding predictions, in every position."""
+    make, heads = PREDICTING[name]
+    model = make()
+    found = set()
+    for position in ("auto", "before", "after"):
+        skips = kerasbn.plan(model, position=position).skips
+        found.add(tuple(skip.site for skip in skips if skip.reason is kerasbn.Reason.OUTPUT))
+    (left,) = found
+    return name, ", ".join(f"`{site}`" for site in left), f"{len(left)} of {heads}"
 
 
 def task_of(name: str) -> keras.Model:
@@ -154,12 +221,14 @@ def _outcome(do: Callable[[], str]) -> str:
 
 
 @click.command(help=__doc__)
-@click.option("--network", "chosen", multiple=True, type=click.Choice(list(NETWORKS)), help="All by default.")
+@click.option("--network", "chosen", multiple=True, type=click.Choice([*NETWORKS, *PREDICTING]), help="All by default.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path("docs/hub_models.md"), show_default=True)
 def main(chosen: tuple[str, ...], output: Path) -> None:
-    rows: dict[Callable[[str], tuple[str, ...]], list[tuple[str, ...]]] = {network: [], task: []}
-    for name in chosen or NETWORKS:
-        for measure in (network, task)[: 1 + (name in TASKS)]:
+    rows: dict[Callable[[str], tuple[str, ...]], list[tuple[str, ...]]] = {network: [], task: [], predictions: []}
+    for measure, names in ((network, NETWORKS), (task, TASKS), (predictions, PREDICTING)):
+        for name in names:
+            if chosen and name not in chosen:
+                continue
             rows[measure].append(measure(name))
             click.echo(" | ".join(rows[measure][-1]))
             keras.backend.clear_session()
@@ -177,6 +246,11 @@ def main(chosen: tuple[str, ...], output: Path) -> None:
                 *("BN, folded", "difference folded", "difference exported", "difference loaded"),
             ),
             tuple(rows[task]),
+        ),
+        Table(
+            "Predictions",
+            ("detector or segmenter", "layers left alone in every position", "of those that predict"),
+            tuple(rows[predictions]),
         ),
     )
     if not chosen:
