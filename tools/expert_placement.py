@@ -21,10 +21,10 @@ import click
 import keras
 
 import kerasbn
-from kerasbn.catalog.roles import Role, role_of
+from kerasbn.catalog.roles import Role, joins, role_of
 from kerasbn.graph.build import build
 from kerasbn.graph.edit import Insert, Remove, apply
-from kerasbn.graph.model import CallSite, Graph, type_of
+from kerasbn.graph.model import CallSite, Graph
 from kerasbn.graph.read import read
 
 NETWORKS = (
@@ -51,7 +51,7 @@ def authors_places(graph: Graph) -> set[str]:
 
 def _parts(flat: Graph, site: CallSite) -> Iterator[str]:
     """A call site; for one that joins channels, those that yield its parts, as BN is by channel."""
-    if type_of(site.operation).__name__ == "Concatenate" and len(site.inputs) > 1:
+    if joins(site.operation) and len(site.inputs) > 1:
         for value in site.inputs:
             yield from _parts(flat, flat.producers[value])
     else:

@@ -15,7 +15,7 @@ from keras import layers
 from kerasbn import _keras
 from kerasbn.catalog import activations, families
 from kerasbn.catalog.linear import LINEAR
-from kerasbn.graph.model import Graph, LayerSpec, Operation, core_of
+from kerasbn.graph.model import Graph, LayerSpec, Operation, core_of, type_of
 from kerasbn.graph.steps import AllSteps, EachStep
 
 
@@ -116,6 +116,16 @@ def role_of(operation: Operation) -> Role:
     if isinstance(operation, keras.layers.Layer):
         return _of_layer(type(operation))
     return _OPERATIONS.get(_keras.operation_name(operation) or "", Role.OTHER)
+
+
+def joins(operation: Operation) -> bool:
+    """Whether an operation concatenates."""
+    return type_of(operation) is layers.Concatenate or _keras.operation_name(operation) == "Concatenate"
+
+
+def adds(operation: Operation) -> bool:
+    """Whether an operation sums values up."""
+    return type_of(operation) is layers.Add or _keras.operation_name(operation) == "Add"
 
 
 def mixes(operation: Operation) -> bool:

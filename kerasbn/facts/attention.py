@@ -7,9 +7,9 @@ rearranging, joining, scaling or an activation, as the kernels of linear attenti
 from __future__ import annotations
 
 from kerasbn import _keras
-from kerasbn.catalog.roles import PER_CHANNEL, Role
+from kerasbn.catalog.roles import PER_CHANNEL, Role, joins
 from kerasbn.facts.flow import Flow
-from kerasbn.graph.model import CallSite, Value, type_of
+from kerasbn.graph.model import CallSite, Value
 
 _THROUGH = PER_CHANNEL | {Role.ACTIVATION}
 
@@ -18,14 +18,10 @@ def attended(flow: Flow) -> set[Value]:
     """The values that an attention multiplies, and those that become one."""
     found: set[Value] = set()
     for site in reversed(flow.sites):
-        becomes = flow.role(site) in _THROUGH or _joins(site) or _scales(flow, site)
+        becomes = flow.role(site) in _THROUGH or joins(site.operation) or _scales(flow, site)
         if flow.role(site) is Role.ATTENTION or (becomes and not found.isdisjoint(site.outputs)):
             found.update(site.inputs)
     return found
-
-
-def _joins(site: CallSite) -> bool:
-    return type_of(site.operation).__name__ == "Concatenate"
 
 
 def _scales(flow: Flow, site: CallSite) -> bool:

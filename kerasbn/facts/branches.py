@@ -11,10 +11,7 @@ from __future__ import annotations
 from collections.abc import Set
 from itertools import permutations
 
-import keras
-
-from kerasbn import _keras
-from kerasbn.catalog.roles import NORMALIZING, Role
+from kerasbn.catalog.roles import NORMALIZING, Role, adds
 from kerasbn.facts.flow import Flow
 from kerasbn.graph.model import CallSite, Value
 
@@ -24,17 +21,13 @@ def normalized_branches(flow: Flow) -> frozenset[CallSite]:
     search = _Search(flow)
     found: list[set[CallSite]] = []
     for site in flow.sites:
-        if _is_sum(site):
+        if adds(site.operation):
             for start, end in permutations(dict.fromkeys(site.inputs), 2):
                 branch = search.ways(start, end)
                 is_normalized = branch and not search.ways(start, end, avoiding=NORMALIZING)
                 if is_normalized and not any(inner <= branch for inner in found):
                     found.append(branch)
     return frozenset(site for branch in found for site in branch if flow.role(site) is Role.LINEAR)
-
-
-def _is_sum(site: CallSite) -> bool:
-    return isinstance(site.operation, keras.layers.Add) or _keras.operation_name(site.operation) == "Add"
 
 
 class _Search:

@@ -3,9 +3,8 @@
 The law: a linear layer is a head if from its value all paths to outputs of the model go through
 arithmetic, shape, pooling, resampling and output activations alone, so past no further layer that mixes
 channels or locations (one number a channel is arithmetic), no normalization and no hidden activation,
-such as ReLU; or if its value is an output in this way without any
-arithmetic, whatever else uses it. A layer whose very value is an output is one in any case: its name is
-that of the output.
+such as ReLU; or if its value is an output in this way without any arithmetic, whatever else uses it. A
+layer whose very value is an output is one in any case: its name is that of the output.
 """
 
 from __future__ import annotations
