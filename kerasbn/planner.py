@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -11,9 +12,9 @@ from typing import Any, Unpack
 import keras
 
 from kerasbn.catalog.roles import NORMALIZING, Role, role_of
-from kerasbn.compilation.compiled import check_compilation, notes_on_compilation
+from kerasbn.compilation.compiled import check_compilation, notes_on_compilation, was_trained
 from kerasbn.compilation.optimizer import Tempo
-from kerasbn.errors import OptionError
+from kerasbn.errors import OptionError, UnsupportedModelError
 from kerasbn.facts.facts import Facts
 from kerasbn.graph.edit import Insert, apply
 from kerasbn.graph.model import LayerSpec
@@ -27,6 +28,10 @@ from kerasbn.reasons import Skip
 from kerasbn.source.source import Source
 from kerasbn.statistics.measured import start_from_measured
 
+TRAINED = (
+    "The model is trained. What is inserted starts as the identity at inference, but the first steps of training "
+    "normalize by the batch; given a sample of the inputs as data=, they start close to where the model stands."
+)
 _PAST = {"insert": "inserted", "remove": "removed", "replace": "replaced", "fold": "folded"}
 
 
@@ -53,14 +58,36 @@ class Plan:
     _source: Source = dataclasses.field(repr=False)
 
     def apply(self) -> keras.Model:
-        """Make the rewritten model.
+        """Make the rewritten model, with the weights as they are now.
 
         Returns:
             A new model; the source stays as it is. Each call makes another one.
 
         Raises:
-            UnsupportedModelError: if a layer cannot be carried over faithfully.
+            UnsupportedModelError: if a layer cannot be carried over faithfully, or the model has changed
+                meanwhile so that another plan would be made for it.
         """
+        now = plan(self.model, **self.options)
+        if now._decisions != self._decisions:
+            raise UnsupportedModelError(
+                f"Model {self.model.name!r} has changed since it was planned, so that the plan no longer fits: "
+                f"{self._first_difference(now)}. Plan it again: kerasbn.plan(model, ...)."
+            )
+        return now._made()
+
+    @property
+    def _decisions(self) -> list[tuple[str, str]]:
+        """What happens at each call site. Operations go by names that Keras numbers anew each time it traces them."""
+        decisions: list[tuple[str, str]] = [(edit.site, edit.kind) for edit in self.edits]
+        decisions += [(skip.site, skip.reason.value) for skip in self.skips]
+        return sorted((re.sub(r"_\d+", "", site), what) for site, what in decisions)
+
+    def _first_difference(self, now: Plan) -> str:
+        ours, theirs = (Counter(each._decisions) for each in (self, now))
+        site, what = next(iter((ours - theirs) + (theirs - ours)))
+        return f"{site} ({what})"
+
+    def _made(self) -> keras.Model:
         graph = apply(self._source.graph, (change for edit in self.edits for change in edit.changes))
         built = self._source.build(graph, Tempo.asked_for(self.options))
         if self.options["data"] is not None:
@@ -125,6 +152,7 @@ def plan(model: keras.Model, **options: Unpack[Options]) -> Plan:
     draft = propose(facts, asked)
     outcome_of = outcome_of_folding if asked["fold"] else outcome_of_inserting
     order = _order(source)
+    inserted = [*_inserted(draft.edits)]
     return Plan(
         model=model,
         options=asked,
@@ -134,7 +162,8 @@ def plan(model: keras.Model, **options: Unpack[Options]) -> Plan:
         notes=(
             *((INFERENCE_MODEL,) if asked["fold"] else ()),
             *source.notes,
-            *notes_on_compilation(model, asked, [spec.name for spec in _inserted(draft.edits)]),
+            *notes_on_compilation(model, asked, [spec.name for spec in inserted]),
+            *((TRAINED,) if inserted and _starts_unmeasured(source, asked) else ()),
         ),
         _source=source,
     )
@@ -162,6 +191,11 @@ def _check_parts(source: Source, options: Options) -> None:
             raise OptionError(
                 f"Option parts names {part!r}, which model {source.model.name!r} does not have. {listed}."
             )
+
+
+def _starts_unmeasured(source: Source, options: Options) -> bool:
+    """Whether a trained model gets normalizations that could start from measured statistics, and do not."""
+    return options["data"] is None and not source.is_assembly and was_trained(source.model)
 
 
 def _order(source: Source) -> Mapping[str, int]:
@@ -258,7 +292,7 @@ def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
 
     - [Ioffe and Szegedy, 2015](https://arxiv.org/abs/1502.03167), section 3.2 on the position.
     """
-    return plan(model, **options).apply()
+    return plan(model, **options)._made()
 
 
 def fold(model: keras.Model, *, custom_layers: CustomLayers = "open") -> keras.Model:
@@ -295,4 +329,4 @@ def fold(model: keras.Model, *, custom_layers: CustomLayers = "open") -> keras.M
     - [Ioffe and Szegedy, 2015](https://arxiv.org/abs/1502.03167), Algorithm 2: batch normalization
       at inference is an affine map.
     """
-    return plan(model, position="none", dropout="none", fold=True, custom_layers=custom_layers).apply()
+    return plan(model, position="none", dropout="none", fold=True, custom_layers=custom_layers)._made()

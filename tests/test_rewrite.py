@@ -517,3 +517,32 @@ def test_what_was_set_on_single_variables_comes_along(verb):
     assert len(result.losses) == len(source.losses) == 2
     if verb != "fold":  # which changes the weights
         np.testing.assert_allclose(sum(result.losses), sum(source.losses), rtol=1e-6)
+
+
+def test_a_plan_applied_late_takes_the_weights_as_they_are_then():
+    source = randomize(sequential(L.Dense(8, name="a"), L.BatchNormalization(name="n"), L.ReLU(), L.Dense(4)))
+    plans = [kerasbn.plan(source, position="none", dropout="none", fold=True), kerasbn.plan(source, position="before")]
+    source.compile("sgd", "mse")
+    inputs = random_inputs(source)
+    source.fit(inputs, np.ones((len(inputs), *source.output_shape[1:])), epochs=3, verbose=0)
+    for plan, tolerance in zip(plans, (1e-4, 1e-5), strict=True):
+        assert_same_function(source, plan.apply(), inputs, tolerance)
+
+
+def test_a_plan_for_what_has_changed_is_refused():
+    source = randomize(sequential(L.Dense(8, name="a"), L.ReLU(), L.Dense(4, activation="relu", name="b")))
+    plan = kerasbn.plan(source)
+    source.get_layer("a").trainable = False
+    with pytest.raises(kerasbn.UnsupportedModelError, match=r"a#0 .*Plan it again"):
+        plan.apply()
+    assert_same_function(source, kerasbn.plan(source).apply())
+
+
+def test_the_plan_for_a_trained_model_tells_of_data():
+    source = sequential(L.Dense(8, activation="relu", name="a"))
+    source.compile("sgd", "mse")
+    inputs = random_inputs(source)
+    assert not any("data=" in note for note in kerasbn.plan(source).notes)
+    source.fit(inputs, np.ones((len(inputs), *source.output_shape[1:])), verbose=0)
+    assert any("data=" in note for note in kerasbn.plan(source).notes)
+    assert not any("data=" in note for note in kerasbn.plan(source, data=inputs).notes)

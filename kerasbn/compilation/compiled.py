@@ -61,6 +61,11 @@ def notes_on_compilation(model: keras.Model, options: Options, fresh: Collection
     return tuple(_notes(model, options, fresh)) if model.compiled else ()
 
 
+def was_trained(model: keras.Model) -> bool:
+    """Whether the optimizer that a model was compiled with has made steps."""
+    return bool(model.compiled and model.optimizer is not None and int(model.optimizer.iterations) > 0)
+
+
 def _notes(model: keras.Model, options: Options, fresh: Collection[str]) -> Iterator[str]:
     optimizer = model.optimizer
     if optimizer.built and fresh:
