@@ -481,6 +481,7 @@ OPTIONS = {
     "rule's position": ({"rules": [("a", "behind")]}, "Rule 'a' has the position 'behind'"),
     "rule without a match": ({"rules": [("z*", "after")]}, "Rule 'z\\*' matches no layer"),
     "norm": ({"norm": keras.layers.BatchNormalization}, "must be a layer instance"),
+    "norm that is none": ({"norm": keras.layers.Dropout(0.5)}, "a Dropout, which normalizes nothing"),
     "dropout": ({"dropout": "some"}, "dropout is 'some'"),
     "scale of zero": ({"learning_rate_scale": 0.0}, "must be a positive number"),
     "scale of an uncompiled model": ({"learning_rate_scale": 5.0}, "was never compiled"),

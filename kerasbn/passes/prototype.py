@@ -22,7 +22,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerasbn import _keras
 from kerasbn.catalog.normalization import ChannelMap, weights_for
+from kerasbn.catalog.roles import NORMALIZING, role_of
 from kerasbn.errors import OptionError
 from kerasbn.graph.clone import constructor_arguments, float_policy
 from kerasbn.graph.model import LayerSpec
@@ -54,7 +56,7 @@ class Prototype:
             default: The layer where they name none. Defaults to `None`: the one that trains best.
 
         Raises:
-            OptionError: if `norm` is not a layer instance, or cannot start as `preserve` or `data`
+            OptionError: if `norm` is not a layer instance that normalizes, or cannot start as `preserve` or `data`
                 ask for.
         """
         norm = options["norm"]
@@ -64,6 +66,11 @@ class Prototype:
             raise OptionError(
                 f"Option norm is {norm!r}; it must be a layer instance, such as keras.layers.BatchNormalization(), "
                 "or None."
+            )
+        if _keras.is_keras_own(type(norm)) and role_of(norm) not in NORMALIZING:
+            raise OptionError(
+                f"Option norm is a {type(norm).__name__}, which normalizes nothing; give a normalization, such as "
+                "keras.layers.BatchNormalization(), or None."
             )
         if options["data"] is not None and not isinstance(norm, keras.layers.BatchNormalization):
             raise OptionError(
