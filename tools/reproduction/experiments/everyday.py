@@ -1,9 +1,11 @@
-"""The default rewrite does no harm to networks of everyday kinds.
+"""The default rewrite harms networks that fit smooth values, and none of the other everyday kinds.
 
-Small networks of kinds that end in arithmetic, have twins, a frozen base, or Dropout ahead of
-something else than BN, each as it is, rewritten by default and, where it has Dropout, with all of that
-kept. Adam, the best of four rates for each, chosen on a validation part. The score is accuracy, for
-the detector the share of digits found and named, for the values of a dueling network R squared.
+The values of a dueling network, a smooth function of six numbers, are fitted less well with BN: in
+training each example is normalized by the others of its batch. Beside it small networks of kinds that
+end in arithmetic, have twins, a frozen base, or Dropout ahead of something else than BN, each as it is,
+rewritten by default and, where it has Dropout, with all of that kept. Adam, the best of four rates for
+each, chosen on a validation part. The score is accuracy, for the detector the share of digits found and
+named, for the values of a dueling network R squared.
 """
 
 from __future__ import annotations
