@@ -12,7 +12,8 @@ gated unit, as in SwiGLU, or an attention's weights and its values.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Set
 from functools import cached_property
 
 from kerasbn.catalog import activations
@@ -102,9 +103,10 @@ class Gates:
 
     def _shifts(self, value: Value, merge: CallSite) -> bool:
         """Whether a value shifts what was scaled by a modulator."""
-        if self._flow.role(merge) is not Role.MERGE or len(merge.inputs) != 2 or not self._plain_sources[value]:
+        others = [each for each in merge.inputs if each is not value]
+        if self._flow.role(merge) is not Role.MERGE or len(others) != 1 or not self._plain_sources[value]:
             return False
-        (other,) = (each for each in merge.inputs if each is not value)
+        (other,) = others
         product = self._flow.producer(other)
         while product is not None and self._flow.role(product) in KEEPING and product.inputs:
             product = self._flow.producer(product.inputs[0])
@@ -120,15 +122,15 @@ class Gates:
             yield from (each for each in merge.inputs if each not in product.outputs)
 
     @cached_property
-    def _plain_sources(self) -> dict[Value, frozenset[CallSite]]:
+    def _plain_sources(self) -> Mapping[Value, frozenset[CallSite]]:
         """The linear sites that each value comes from by arithmetic alone."""
-        found: dict[Value, frozenset[CallSite]] = {}
+        found: dict[Value, frozenset[CallSite]] = defaultdict(frozenset)
         for site in self._flow.sites:
             sources: frozenset[CallSite] = frozenset()
             if _is_plainly_linear(self._flow, site):
                 sources = frozenset({site})
             elif self._flow.role(site) is Role.PRODUCT or self._is_arithmetic(site):
-                sources = sources.union(*(found.get(value, frozenset()) for value in site.inputs))
+                sources = sources.union(*(found[value] for value in site.inputs))
             found.update(dict.fromkeys(site.outputs, sources))
         return found
 

@@ -77,8 +77,9 @@ def test_slots_of_the_weights_that_live_on_are_kept(optimizer):
 
 
 def test_the_plan_says_what_starts_afresh():
-    (note,) = kerasbn.plan(_trained("adam")).notes
-    assert note.endswith("it starts afresh on those of a_bn.")
+    afresh, trained = kerasbn.plan(_trained("adam")).notes
+    assert afresh.endswith("it starts afresh on those of a_bn.")
+    assert trained.startswith("The model is trained.")
 
 
 class Sawtooth(schedules.LearningRateSchedule):
