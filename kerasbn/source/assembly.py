@@ -131,8 +131,8 @@ def _source_of(operation: Operation) -> Any:
 def _config_of_what_it_holds(model: keras.Model) -> dict[str, Any]:
     """What the class's `get_config` gives, if that brings back what the model holds now; else a file would be lost."""
     config: dict[str, Any] = type(model).get_config(model)
-    stored = json.loads(json.dumps(keras.saving.serialize_keras_object(config)))
     try:
+        stored = json.loads(json.dumps(keras.saving.serialize_keras_object(config)))
         with _keras.in_memory_code_allowed():
             found = _held_by(type(model).from_config(stored))
         cause = "" if found == _held_by(model) else "brings back another network, as it was before it was rewritten"
