@@ -73,7 +73,7 @@ class Plan:
                 f"Model {self.model.name!r} has changed since it was planned, so that the plan no longer fits: "
                 f"{self._first_difference(now)}. Plan it again: kerasbn.plan(model, ...)."
             )
-        return now._made()
+        return applied(now)
 
     @property
     def _decisions(self) -> list[tuple[str, str]]:
@@ -86,14 +86,6 @@ class Plan:
         ours, theirs = (Counter(each._decisions) for each in (self, now))
         site, what = next(iter((ours - theirs) + (theirs - ours)))
         return f"{site} ({what})"
-
-    def _made(self) -> keras.Model:
-        graph = apply(self._source.graph, (change for edit in self.edits for change in edit.changes))
-        built = self._source.build(graph, Tempo.asked_for(self.options))
-        if self.options["data"] is not None:
-            norms = {built.made[spec] for spec in _inserted(self.edits)}
-            start_from_measured(built.model, norms, self.options["data"], preserve=self.options["preserve"])
-        return built.model
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain data, ready for JSON."""
@@ -127,6 +119,16 @@ class Plan:
         kinds = Counter(edit.kind for edit in self.edits)
         counts = ", ".join(f"{count} {_PAST[kind]}" for kind, count in kinds.items()) or "no edits"
         return f"Plan for {self.model.name!r}: {counts}, {len(self.skips)} skipped"
+
+
+def applied(plan: Plan) -> keras.Model:
+    """The model that a plan gives which was made a moment ago; `Plan.apply` sees to it that an older one still fits."""
+    graph = apply(plan._source.graph, (change for edit in plan.edits for change in edit.changes))
+    built = plan._source.build(graph, Tempo.asked_for(plan.options))
+    if plan.options["data"] is not None:
+        norms = {built.made[spec] for spec in _inserted(plan.edits)}
+        start_from_measured(built.model, norms, plan.options["data"], preserve=plan.options["preserve"])
+    return built.model
 
 
 def plan(model: keras.Model, **options: Unpack[Options]) -> Plan:
@@ -224,9 +226,9 @@ def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
 
     Args:
         model: A Keras model: Sequential, Functional, or subclassed and called before. Of a subclassed
-            model that trains in a way of its own (`train_step` and its kin) the Sequential and
-            Functional models among its attributes are rewritten; the result is of the same class,
-            made without its `__init__`.
+            model that trains in a way of its own (`train_step` and its kin) the models among its
+            attributes are rewritten, and layers of the user's own that hold others; the result is of
+            the same class, made without its `__init__`.
         position: Where batch normalization goes relative to the activation. `"before"`: right
             after each linear layer whose output goes on to further layers. `"after"`: right after
             each activation that follows a linear layer. `"auto"`: after s-shaped activations,
@@ -292,7 +294,7 @@ def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
 
     - [Ioffe and Szegedy, 2015](https://arxiv.org/abs/1502.03167), section 3.2 on the position.
     """
-    return plan(model, **options)._made()
+    return applied(plan(model, **options))
 
 
 def fold(model: keras.Model, *, custom_layers: CustomLayers = "open") -> keras.Model:
@@ -329,4 +331,4 @@ def fold(model: keras.Model, *, custom_layers: CustomLayers = "open") -> keras.M
     - [Ioffe and Szegedy, 2015](https://arxiv.org/abs/1502.03167), Algorithm 2: batch normalization
       at inference is an affine map.
     """
-    return plan(model, position="none", dropout="none", fold=True, custom_layers=custom_layers)._made()
+    return applied(plan(model, position="none", dropout="none", fold=True, custom_layers=custom_layers))

@@ -92,11 +92,12 @@ class Job:
 
     def _write(self, plan: Plan, sample: Any) -> list[ExportReport]:
         from kerasbn.exporters import write_and_verify
+        from kerasbn.planner import applied
         from kerasbn.statistics.calibration import calibrate
         from kerasbn.verification.parity import check_parity, reference
 
         with self._step("Rewriting"):
-            result = plan.apply()
+            result = applied(plan)
         if self.settings["preserve"] and not self.no_verify:
             with self._step("Verifying the rewritten model"):
                 check_parity(

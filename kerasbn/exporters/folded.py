@@ -10,7 +10,7 @@ import keras
 from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError
 from kerasbn.options import CustomLayers
-from kerasbn.planner import plan
+from kerasbn.planner import applied, plan
 from kerasbn.reasons import Reason
 
 
@@ -41,6 +41,6 @@ def folded_for_serving(model: keras.Model, custom_layers: CustomLayers) -> Serve
     try:
         folding = plan(model, position="none", dropout="none", fold=True, copy=False, custom_layers=custom_layers)
         kept = Counter(skip.reason.value for skip in folding.skips)
-        return Served(folding.apply() if folding.edits else model, len(folding.edits), dict(kept))
+        return Served(applied(folding) if folding.edits else model, len(folding.edits), dict(kept))
     except UnsupportedModelError:
         return Served(model, kept={Reason.OPAQUE.value: norms})

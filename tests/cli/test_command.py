@@ -346,7 +346,7 @@ def _running_wrong(path):
 
 
 def _changed(plan):
-    model = _APPLY(plan)
+    model = _APPLIED(plan)
     model.get_layer("y").bias.assign_add([0.0, 0.0, 1.0])
     return model
 
@@ -355,12 +355,12 @@ def _interrupted(*args, **kwargs):
     raise KeyboardInterrupt
 
 
-_APPLY = planner.Plan.apply
+_APPLIED = planner.applied
 
 # What to break, by what, the exit status, and a part of the message.
 FAILURES = {
     "the written model": (onnx_file, "runner", _running_wrong, 1, "new.onnx"),
-    "the rewritten model": (planner.Plan, "apply", _changed, 1, "the rewritten model"),
+    "the rewritten model": (planner, "applied", _changed, 1, "the rewritten model"),
     "interrupted while reading": (job, "load", _interrupted, 130, "interrupted"),
     "interrupted while writing": (onnx_file, "write", _interrupted, 130, "interrupted"),
 }
