@@ -6,6 +6,8 @@ Written against Keras 3.14 and 3.15. Each function says what it relies on.
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -42,16 +44,26 @@ def own_behaviour(model: keras.Model) -> list[str]:
     return [name for name in _BEHAVIOUR if getattr(type(model), name) is not getattr(base, name)]
 
 
-def own_attributes(model: keras.Model) -> dict[str, Any]:
-    """What a model was given as attributes, by its class or from outside, besides what Keras keeps there."""
-    given = keras.Input((1,))
-    keras_own = {*vars(keras.Model()), *vars(keras.Model(given, given)), *TRAINING_ATTRIBUTES}
-    keras_own |= {"history", "_compile_config", "_compiled_trainable_state"}
+def own_attributes(layer: keras.layers.Layer) -> dict[str, Any]:
+    """What a layer or model was given as attributes, by its class or from outside, besides what Keras keeps there."""
+    keras_own = _attributes_of_models() if isinstance(layer, keras.Model) else _attributes_of_layers()
     return {
         name: value
-        for name, value in vars(model).items()
+        for name, value in vars(layer).items()
         if name not in keras_own and not name.startswith(("_self_", "_eval_epoch", "_obj_", "_keras_api"))
     }
+
+
+@functools.cache
+def _attributes_of_models() -> frozenset[str]:
+    given = keras.Input((1,))
+    of_some = {"history", "_compile_config", "_compiled_trainable_state"}
+    return frozenset(vars(keras.Model()).keys() | vars(keras.Model(given, given)) | of_some) | {*TRAINING_ATTRIBUTES}
+
+
+@functools.cache
+def _attributes_of_layers() -> frozenset[str]:
+    return frozenset(vars(keras.layers.Layer()).keys() | {"_build_shapes_dict"}) - {"supports_masking"}
 
 
 def bare_model_like(model: keras.Model, functional: keras.Model | None) -> keras.Model:
@@ -83,9 +95,16 @@ def is_graph(model: keras.Model) -> bool:
     return functional_of(model) is not None and "call" not in own_behaviour(model)
 
 
-def is_constructed_from_tensors(kind: type[keras.Model]) -> bool:
-    """Whether a class of models is made as `kind(inputs, outputs, name=...)`, so that its instances save and load."""
-    return kind is not keras.Sequential and bool(functional_like_constructor(kind))
+def is_constructed_from_graph(kind: type[keras.Model]) -> bool:
+    """Whether a class of models is made of what makes up its graph, so that its instances save and load.
+
+    That is as `kind(inputs, outputs, name=...)`, or as `kind(layers, name=...)` for a Sequential.
+    """
+    if not issubclass(kind, keras.Sequential):
+        return bool(functional_like_constructor(kind))
+    parameters = inspect.signature(kind.__init__).parameters
+    named = "name" in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    return "layers" in parameters and named
 
 
 def functional_of(model: keras.Model) -> Functional | None:
@@ -152,6 +171,30 @@ def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
     """The variables that a layer holds by itself, not in a layer inside it."""
     inside = {id(variable) for each in sublayers(layer)[1:] for variable in each.variables}
     return [variable for variable in layer.variables if id(variable) not in inside]
+
+
+def carry_rematerialization(source: keras.layers.Layer, layer: keras.layers.Layer) -> None:
+    """Have a layer keep or recompute its activations as another does: a `RematScope`'s mark, `Layer._remat_mode`."""
+    layer._remat_mode = source._remat_mode
+
+
+def is_lookup(layer: keras.layers.Layer) -> bool:
+    """Whether a layer is one of Keras's that look up a vocabulary, which it needs before it can be called."""
+    return is_keras_own(type(layer)) and hasattr(type(layer), "save_assets")
+
+
+def shares(layer: keras.layers.Layer, own: keras.Variable, other: keras.Variable) -> bool:
+    """Have a built layer use another variable in the place of one of its own; whether that could be done.
+
+    By the attributes of the layer and of what it holds, among them Keras's lists `_trainable_variables`.
+    """
+    for holder in sublayers(layer):
+        for name, value in list(vars(holder).items()):
+            if value is own:
+                vars(holder)[name] = other
+            elif isinstance(value, list):
+                value[:] = [other if each is own else each for each in value]
+    return all(variable is not own for variable in layer.variables)
 
 
 def is_keras_own(kind: type) -> bool:
@@ -223,6 +266,10 @@ def operation_name(operation: keras.Operation) -> str | None:
 def set_own_trainable(model: keras.Model, value: bool) -> None:
     """Set a model's flag without setting its layers', as `Layer.trainable` would."""
     model._trainable = value
+
+
+EXECUTION_ATTRIBUTES = ("run_eagerly", "jit_compile", "steps_per_execution")
+"""What `compile` sets and a user may set to something else afterwards."""
 
 
 def compile_arguments(model: keras.Model) -> dict[str, Any]:
@@ -339,14 +386,40 @@ def optimizer_map_of(optimizer: keras.optimizers.Optimizer) -> Any:
     return optimizer._optimizer_map
 
 
-def step_counter(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
-    """The variable that counts steps; `Optimizer.iterations` counts accumulated ones."""
-    return optimizer._iterations
-
-
 def variables_optimized_by(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
     """The variables that an optimizer was built for."""
     return list(optimizer._trainable_variables)
+
+
+_BOOKKEEPING = {"_trainable_variables", "_variables", "_learning_rate", "_lock"}
+
+
+def attributes_of_optimizer(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+    """What an optimizer holds, besides its learning rate, its weights and a list of all its variables."""
+    return {
+        name: value
+        for name, value in vars(optimizer).items()
+        if name not in _BOOKKEEPING and not name.startswith(("_self_", "_tracker"))
+    }
+
+
+def is_average_of_weights(attribute: object) -> bool:
+    """Whether an attribute of optimizers holds the averages of weights that `use_ema` asks for."""
+    return attribute == "_model_variables_moving_average"
+
+
+def keys_of_weight(optimizer: keras.optimizers.Optimizer, weight: keras.Variable) -> tuple[Any, ...]:
+    """What an optimizer may find the variables for one weight by. `Optimizer._var_key` is Keras's own way."""
+    return optimizer._var_key(weight), id(weight), weight.path
+
+
+def excluded_from_weight_decay(
+    optimizer: keras.optimizers.Optimizer, weights: Iterable[keras.Variable]
+) -> tuple[list[keras.Variable], str | None]:
+    """Which of some weights an optimizer does not decay as it was told them, and its pattern of names of others."""
+    excluded: set[Any] = getattr(optimizer, "_exclude_from_weight_decay", set())
+    pattern = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
+    return [weight for weight in weights if optimizer._var_key(weight) in excluded], pattern and pattern.pattern
 
 
 @contextlib.contextmanager

@@ -8,7 +8,8 @@ from typing import Any
 import keras
 
 from kerasbn import _keras
-from kerasbn.compilation.optimizer import SAME, Tempo, carry_progress, leaves, successor_of
+from kerasbn.compilation.memory import carry_memory, leaves
+from kerasbn.compilation.optimizer import SAME, Tempo, successor_of
 from kerasbn.compilation.schedules import decays
 from kerasbn.errors import OptionError, UnsupportedModelError, quoted
 from kerasbn.options import OF_THE_OPTIMIZER, Options
@@ -47,7 +48,9 @@ def carry_compiled_state(
     for name in ("metrics", "weighted_metrics"):
         arguments[name] = keras.tree.map_structure(own_metric, arguments.get(name))
     _keras.compile_as_keras_does(model, **arguments)
-    carry_progress(source.optimizer, model.optimizer, model.trainable_variables, successors)
+    for name in _keras.EXECUTION_ATTRIBUTES:
+        setattr(model, name, getattr(source, name))
+    carry_memory(source.optimizer, model.optimizer, source.variables, model.trainable_variables, successors)
 
 
 def notes_on_compilation(model: keras.Model, options: Options, fresh: Collection[str]) -> tuple[str, ...]:

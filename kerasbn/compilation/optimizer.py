@@ -1,10 +1,9 @@
-"""Carry an optimizer over to a rewritten model: its configuration, and its progress on the weights that live on."""
+"""An optimizer like another one, but for its tempo."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 
@@ -70,15 +69,6 @@ def successor_of(optimizer: keras.optimizers.Optimizer, tempo: Tempo = SAME, *, 
         ) from error
 
 
-def leaves(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
-    """The optimizers that do the work: the one inside a wrapper, each of several, else the one itself."""
-    if inner := getattr(optimizer, "inner_optimizer", None):
-        return leaves(inner)
-    if _keras.is_multi_optimizer(optimizer):
-        return [leaf for each in optimizer.optimizers for leaf in leaves(each)]
-    return [optimizer]
-
-
 def _successor_of_map(optimizer: Any, tempo: Tempo) -> Any:
     """The map of a `MultiOptimizer` with the successors of its optimizers; what was one stays one."""
     source = _keras.optimizer_map_of(optimizer)
@@ -91,100 +81,3 @@ def _successor_of_map(optimizer: Any, tempo: Tempo) -> Any:
     return type(source)(
         made[id(source.default_optimizer)], {pattern: made[id(each)] for pattern, each in source.items()}
     )
-
-
-def carry_progress(
-    source: keras.optimizers.Optimizer,
-    target: keras.optimizers.Optimizer,
-    weights: list[keras.Variable],
-    successors: Mapping[int, keras.Variable],
-) -> None:
-    """Build `target` for `weights` and copy into it what `source` has learned about those that live on.
-
-    Args:
-        source: The optimizer to take the progress from. If it was never built there is none.
-        target: An optimizer of the same class, not built yet.
-        weights: The trainable weights that `target` is for.
-        successors: The new weight for each old one, by the old one's `id`.
-    """
-    if inner := getattr(source, "inner_optimizer", None):
-        carry_progress(inner, target.inner_optimizer, weights, successors)
-    if not source.built:
-        return
-    if _keras.is_multi_optimizer(source):
-        choose = _keras.optimizer_map_of(target)
-        for one, other in zip(source.optimizers, target.optimizers, strict=True):
-            if share := [weight for weight in weights if choose(weight) is other]:
-                carry_progress(one, other, share, successors)
-        target.build(weights)
-        _keras.step_counter(target).assign(_keras.step_counter(source))
-        return
-    old = list(_slots_of(source))
-    new = {slot.key: slot.variable for slot in _build_recorded(target, weights)}
-    for slot in old:
-        successor = successors.get(slot.key.weight)
-        match = new.get(slot.key._replace(weight=id(successor)))
-        if match is not None and match.shape == slot.variable.shape:
-            match.assign(slot.variable)
-    _keras.step_counter(target).assign(_keras.step_counter(source))
-
-
-class _Key(NamedTuple):
-    """Tells the slots of one optimizer apart: of which weight, and which one of that weight's."""
-
-    weight: int
-    name: str
-    number: int
-
-
-class _Slot(NamedTuple):
-    key: _Key
-    variable: Any
-
-
-def _slots_of(optimizer: keras.optimizers.Optimizer) -> Iterator[_Slot]:
-    """The slots of a built optimizer, each with the weight that it belongs to.
-
-    Keras does not say which slot belongs to which weight. An optimizer of the same configuration
-    asks for its slots in the same order, so a probe that makes none of them tells.
-    """
-    probe = successor_of(optimizer)
-    keys: list[_Key] = []
-    _record(probe, lambda key, make: keys.append(key))
-    probe.build(_keras.variables_optimized_by(optimizer))
-    slots = optimizer.variables[len(optimizer.variables) - len(keys) :]
-    yield from map(_Slot, keys, slots)
-
-
-def _build_recorded(optimizer: keras.optimizers.Optimizer, weights: list[keras.Variable]) -> list[_Slot]:
-    """Build an optimizer; the slots that it made."""
-    slots: list[_Slot] = []
-
-    def note(key: _Key, make: Callable[[], Any]) -> Any:
-        slots.append(_Slot(key, make()))
-        return slots[-1].variable
-
-    undo = _record(optimizer, note)
-    optimizer.build(weights)
-    undo()
-    return slots
-
-
-def _record(
-    optimizer: keras.optimizers.Optimizer, note: Callable[[_Key, Callable[[], Any]], Any]
-) -> Callable[[], None]:
-    """Have `note` make the slots that an optimizer asks for."""
-    make = optimizer.add_variable_from_reference
-    count: dict[tuple[int, str], int] = {}
-
-    def add_variable_from_reference(reference_variable: Any, name: str | None = None, **kwargs: Any) -> Any:
-        at = (id(reference_variable), name or "")
-        count[at] = count.get(at, -1) + 1
-        return note(_Key(*at, count[at]), lambda: make(reference_variable, name=name, **kwargs))
-
-    optimizer.add_variable_from_reference = add_variable_from_reference
-
-    def undo() -> None:
-        del optimizer.add_variable_from_reference
-
-    return undo

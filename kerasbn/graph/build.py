@@ -13,7 +13,7 @@ import keras
 
 from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError, quoted
-from kerasbn.graph.carry import carry_state, initial_values
+from kerasbn.graph.carry import carry_flags, carry_rest, carry_variables, initial_values
 from kerasbn.graph.clone import clone, make
 from kerasbn.graph.model import CallSite, Graph, LayerSpec, Operation, Value
 from kerasbn.graph.steps import on_each_step
@@ -44,21 +44,22 @@ def build(graph: Graph, *, copy: bool = True) -> Built:
             source are called again as they are, weights and all.
 
     Raises:
-        UnsupportedModelError: if a layer cannot be rebuilt from its configuration, two layers hold
-            the same weight and `copy` would part them, or a call yields other shapes or dtypes
-            than the graph says.
+        UnsupportedModelError: if a layer cannot be rebuilt from its configuration, copies of two
+            layers that hold the same weight would not share it, or a call yields other shapes or
+            dtypes than the graph says.
     """
-    if copy:
-        _refuse_tied_weights(graph)
     with _keras.room_for_depth(len(graph.sites)):
         try:
             with _keras.deferred_variables():
-                return _Builder(graph, copy).build()
+                built = _Builder(graph, copy).build()
         except ValueError as error:
             # A layer that makes a variable from an array, such as a stateful RNN.
             if not _keras.refused_to_defer(error):
                 raise
-        return _Builder(graph, copy).build()
+            built = _Builder(graph, copy).build()
+    for operation, made in built.made.items():
+        _complete(operation, made)
+    return built
 
 
 class _Builder:
@@ -93,7 +94,9 @@ class _Builder:
 
     def _sequential(self, graph: Graph, name: str) -> keras.Sequential:
         given, *sites = graph.sites
-        model = keras.Sequential([_fresh_input(given), *map(self._operation, sites)], name=name)
+        own = _keras.is_constructed_from_graph(type(graph.model))
+        kind = type(graph.model) if own else keras.Sequential
+        model = kind([_fresh_input(given), *map(self._operation, sites)], name=name)
         for site, call in zip(sites, _keras.recorded_calls(_keras.functional_of(model)), strict=True):
             _check(site, call.outputs)
         return model
@@ -101,7 +104,7 @@ class _Builder:
     def _functional(self, graph: Graph, name: str) -> keras.Model:
         for site in graph.sites:
             self._tensors.update(zip(site.outputs, self._call(site), strict=True))
-        own = _keras.functional_of(graph.model) is not None and _keras.is_constructed_from_tensors(type(graph.model))
+        own = _keras.functional_of(graph.model) is not None and _keras.is_constructed_from_graph(type(graph.model))
         kind = type(graph.model) if own else keras.Model
         return kind(
             inputs=keras.tree.map_structure(self._tensor, graph.inputs),
@@ -160,15 +163,34 @@ class _Builder:
         if made is _source_of(operation):
             self._successors.update((id(variable), variable) for variable in made.variables)
         elif isinstance(operation, LayerSpec):
-            self._start(initial_values(operation, made))
+            self._start(made, initial_values(operation, made))
         elif not isinstance(operation, Graph):  # what is inside a graph is filled for itself
-            self._start(carry_state(operation, made))
+            self._start(made, carry_variables(operation, made))
 
-    def _start(self, pairs: Iterable[tuple[keras.Variable, Any]]) -> None:
+    def _start(self, layer: keras.layers.Layer, pairs: Iterable[tuple[keras.Variable, Any]]) -> None:
+        """Give a layer's variables their values; what the source shares between layers stays shared."""
         for variable, value in pairs:
             _keras.start_from(variable, value)
             if isinstance(value, keras.Variable):
-                self._successors.setdefault(id(value), variable)
+                shared = self._successors.setdefault(id(value), variable)
+                if shared is not variable and not _keras.shares(layer, variable, shared):
+                    raise UnsupportedModelError(
+                        f"Layer {layer.name!r} ({type(layer).__name__}) holds the weight {value.path!r} of another "
+                        "layer, and copies of the two would no longer share it. Rewrite with copy=False, which reuses "
+                        "both as they are."
+                    )
+
+
+def _complete(operation: Operation, made: keras.Operation) -> None:
+    """Give a new layer what has to wait until its variables have their values."""
+    if not isinstance(made, keras.layers.Layer) or made is _source_of(operation) or isinstance(operation, Graph):
+        return
+    if isinstance(operation, keras.layers.Layer):
+        carry_rest(operation, made)
+    elif isinstance(operation, LayerSpec):
+        made.trainable = operation.config.get("trainable", True)
+        if operation.origin is not None:
+            carry_flags(operation.origin, made)
 
 
 def _source_of(operation: Operation) -> Any:
@@ -188,15 +210,3 @@ def _check(site: CallSite, outputs: list[keras.KerasTensor]) -> None:
             f"Call {site.address} yields {got} where the model has {expected}. The layer depends on something "
             "that its configuration does not hold; rewrite with copy=False, which reuses it as it is."
         )
-
-
-def _refuse_tied_weights(graph: Graph) -> None:
-    owners: dict[int, str] = {}
-    for path, layer in graph.layers():
-        for variable in layer.weights:
-            owner = owners.setdefault(id(variable), path)
-            if owner != path:
-                raise UnsupportedModelError(
-                    f"Layers {owner!r} and {path!r} hold the same weight {variable.path!r}; copies of the two would "
-                    "no longer share it. Rewrite with copy=False, which reuses both as they are."
-                )

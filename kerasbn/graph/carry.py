@@ -1,19 +1,23 @@
 """What comes along from a layer to the one that takes its place, besides its configuration.
 
-description   names, dtype policies     at once: the layer is built with them
-state         weights, what is frozen,  once it is built
-              attributes set on its
-              variables, tables
+description   names, dtype policies,    at once: the layer is built with them
+              vocabularies
+variables     values, and what is set   once it is built
+              on single ones
+the rest      attributes, what is       once its variables have their values: things are worked out from them, and
+              frozen                    TensorFlow never records the gradient of one that was made frozen
 """
 
 from __future__ import annotations
 
+import copy
 import re
 import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 import keras
+import numpy as np
 
 from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError
@@ -32,10 +36,15 @@ def carry_description(source: keras.layers.Layer, twin: keras.layers.Layer) -> N
         one.name = other.name
         if one.dtype_policy != other.dtype_policy:
             one.dtype_policy = other.dtype_policy
+        one.autocast = other.autocast
+        one.activity_regularizer = other.activity_regularizer
+        _keras.carry_rematerialization(other, one)
+        if _keras.is_lookup(other):
+            _carry_vocabulary(other, one)
 
 
-def carry_state(source: keras.layers.Layer, twin: keras.layers.Layer) -> Iterator[tuple[keras.Variable, Any]]:
-    """Carry over to a built copy what its source holds but for the values of weights, for which see `start_from`.
+def carry_variables(source: keras.layers.Layer, twin: keras.layers.Layer) -> Iterator[tuple[keras.Variable, Any]]:
+    """Carry over to the variables of a built copy what is set on them, but for values, for which see `start_from`.
 
     Yields:
         Each variable of the copy, with the one of its source that it takes its value from.
@@ -43,18 +52,35 @@ def carry_state(source: keras.layers.Layer, twin: keras.layers.Layer) -> Iterato
     Raises:
         UnsupportedModelError: if the two do not hold the same variables in the same order.
     """
-    layers = list(zip(_keras.sublayers(source), _keras.sublayers(twin), strict=False))
-    for theirs, ours in layers:
-        if ours.trainable != theirs.trainable:  # a configuration tells it of the outermost layer alone
-            ours.trainable = theirs.trainable
-    pairs = list(_weight_pairs(source, twin))
-    for variable, inherited in pairs:
-        _carry_attributes(inherited, variable)
+    for variable, inherited in _weight_pairs(source, twin):
+        variable.constraint = inherited.constraint
         variable.regularizer = inherited.regularizer
-    yield from pairs
-    for theirs, ours in layers:
-        if type(ours) is type(theirs):
-            _carry_hidden_state(theirs, ours)
+        yield variable, inherited
+
+
+def carry_rest(source: keras.layers.Layer, twin: keras.layers.Layer) -> None:
+    """Carry over to a copy whose variables have their values what else its source holds, and what is frozen."""
+    theirs, ours = _keras.sublayers(source), _keras.sublayers(twin)
+    if [type(layer) for layer in ours] == [type(layer) for layer in theirs]:
+        for one, other in zip(theirs, ours, strict=True):
+            carry_attributes(one, other)
+            if hasattr(type(one), "save_assets") and not _keras.is_lookup(one):
+                _carry_assets(one, other)
+            if hasattr(other, "finalize_state"):
+                other.finalize_state()
+    carry_flags(source, twin)
+
+
+def carry_flags(source: keras.layers.Layer, twin: keras.layers.Layer) -> None:
+    """Freeze of a layer what is frozen of the one in whose place it is: itself, what it holds, single variables."""
+    theirs, ours = _keras.sublayers(source), _keras.sublayers(twin)
+    for one, other in zip(theirs, ours, strict=True) if len(theirs) == len(ours) else [(source, twin)]:
+        if other.trainable != one.trainable:
+            other.trainable = one.trainable
+    inherited = _by_place(source)
+    for place, variable in _by_place(twin).items():
+        if place in inherited and variable.trainable != inherited[place].trainable:
+            variable.trainable = inherited[place].trainable
 
 
 def initial_values(spec: LayerSpec, layer: keras.layers.Layer) -> Iterator[tuple[keras.Variable, Any]]:
@@ -69,7 +95,7 @@ def initial_values(spec: LayerSpec, layer: keras.layers.Layer) -> Iterator[tuple
     configured = {id(value) for each in layers for value in vars(each).values()}
     for place, variable in _by_place(layer).items():
         if place in inherited:
-            _carry_attributes(inherited[place], variable)
+            variable.constraint = inherited[place].constraint
             regularizer = inherited[place].regularizer
             if regularizer is None or id(regularizer) not in configured:  # set by hand; the config may have another
                 variable.regularizer = regularizer
@@ -85,21 +111,38 @@ def initial_values(spec: LayerSpec, layer: keras.layers.Layer) -> Iterator[tuple
             )
 
 
-def _carry_attributes(source: keras.Variable, variable: keras.Variable) -> None:
-    """What is set on one variable, after its layer was made or by it."""
-    if variable.trainable != source.trainable:
-        variable.trainable = source.trainable
-    variable.constraint = source.constraint
+def carry_attributes(source: keras.layers.Layer, twin: keras.layers.Layer) -> None:
+    """Carry over plain attributes, which may have been set after the layer was made, or worked out by `adapt`."""
+    theirs = _keras.own_attributes(source)
+    for name, value in _keras.own_attributes(twin).items():
+        if name in theirs and _is_plain(theirs[name]) and _is_plain(value) and not _equal(theirs[name], value):
+            setattr(twin, name, copy.deepcopy(theirs[name]))
 
 
-def _carry_hidden_state(source: keras.layers.Layer, twin: keras.layers.Layer) -> None:
-    """What a layer keeps outside its variables: vocabularies, cached statistics."""
-    if hasattr(type(source), "save_assets"):
-        with tempfile.TemporaryDirectory() as folder:
-            source.save_assets(folder)
-            twin.load_assets(folder)
-    elif hasattr(twin, "finalize_state"):
-        twin.finalize_state()
+def _is_plain(value: Any) -> bool:
+    return all(
+        each is None or isinstance(each, bool | int | float | str | np.ndarray) for each in keras.tree.flatten(value)
+    )
+
+
+def _equal(one: Any, other: Any) -> bool:
+    flat, others = keras.tree.flatten_with_path(one), keras.tree.flatten_with_path(other)
+    return [path for path, _ in flat] == [path for path, _ in others] and all(
+        np.array_equal(each, its) for (_, each), (_, its) in zip(flat, others, strict=True)
+    )
+
+
+def _carry_vocabulary(source: keras.layers.Layer, twin: keras.layers.Layer) -> None:
+    weights: dict[str, Any] = {}  # of terms, by which tf-idf multiplies; no Keras variables
+    source.save_own_variables(weights)
+    twin.load_own_variables(weights)
+    _carry_assets(source, twin)
+
+
+def _carry_assets(source: Any, twin: Any) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        source.save_assets(folder)
+        twin.load_assets(folder)
 
 
 def _weight_pairs(source: keras.layers.Layer, twin: keras.layers.Layer) -> Iterator[tuple[keras.Variable, Any]]:

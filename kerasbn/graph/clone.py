@@ -49,7 +49,7 @@ def constructor_arguments(layer: keras.layers.Layer) -> dict[str, Any]:
         return config
     for key in config:
         if key.endswith(_LIVE_SUFFIXES) and (live := _keras.live_argument(layer, key)) is not None:
-            config[key] = live
+            config[key] = clone(live) if isinstance(live, keras.layers.Layer) else live
     return config
 
 
@@ -93,10 +93,11 @@ def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
 
 
 def make(spec: LayerSpec) -> keras.layers.Layer:
-    """The layer that a spec describes."""
+    """The layer that a spec describes, not frozen yet, for which see `kerasbn.graph.carry`."""
+    config = {**spec.config, "trainable": True} if "trainable" in spec.config else spec.config
     if spec.cls in _MADE_OF_LIVE_OBJECTS:
-        return spec.cls(**{**spec.config, **{argument: make(inner) for argument, inner in spec.wrapped.items()}})
-    return revived(spec.cls, spec.config)
+        return spec.cls(**{**config, **{argument: make(inner) for argument, inner in spec.wrapped.items()}})
+    return revived(spec.cls, config)
 
 
 def revived(cls: Any, config: Mapping[str, Any]) -> Any:

@@ -25,7 +25,7 @@ def read(model: keras.Model) -> Graph:
     """
     graph = _read(model, "", {})
     behaviour = _keras.own_behaviour(model)
-    if "call" in behaviour or (behaviour and not _keras.is_constructed_from_tensors(type(model))):
+    if "call" in behaviour or (behaviour and not _keras.is_constructed_from_graph(type(model))):
         raise UnsupportedModelError(
             f"Model {model.name!r} is a {type(model).__name__}, which overrides {', '.join(behaviour)}; that would be "
             "lost, as a rewritten model cannot go through its __init__. Rewrite keras.Model(model.inputs, "

@@ -17,7 +17,8 @@ import keras
 import numpy as np
 
 from kerasbn import _keras
-from kerasbn.compilation.optimizer import leaves, successor_of
+from kerasbn.compilation.memory import leaves
+from kerasbn.compilation.optimizer import successor_of
 from kerasbn.errors import OptionError, quoted
 from kerasbn.progress import shown
 from kerasbn.range_test.restoring import restored

@@ -19,10 +19,11 @@ import keras
 
 from kerasbn import _keras
 from kerasbn.compilation.compiled import own_metric
-from kerasbn.compilation.optimizer import Tempo, carry_progress, successor_of
+from kerasbn.compilation.memory import carry_memory
+from kerasbn.compilation.optimizer import Tempo, successor_of
 from kerasbn.errors import UnsupportedModelError, quoted
 from kerasbn.graph.build import Built
-from kerasbn.graph.carry import carry_state
+from kerasbn.graph.carry import carry_attributes, carry_rest, carry_variables
 from kerasbn.graph.clone import clone
 from kerasbn.graph.model import CallSite, Graph, LayerSpec, Operation, Value
 from kerasbn.graph.read import is_custom, read_part
@@ -33,7 +34,7 @@ def is_assembly(model: Any) -> bool:
     if not isinstance(model, keras.Model) or isinstance(model, keras.Sequential) or not _own_ways(model):
         return False
     return _keras.functional_of(model) is None or (
-        _keras.is_graph(model) and not _keras.is_constructed_from_tensors(type(model))
+        _keras.is_graph(model) and not _keras.is_constructed_from_graph(type(model))
     )
 
 
@@ -101,20 +102,42 @@ def assembled(model: keras.Model, built: Built, tempo: Tempo, *, copy: bool) -> 
         tempo: How optimizers are to differ.
         copy: Whether what is no part is copied as well.
     """
-    made = {id(source): each for operation, each in built.made.items() if (source := _source_of(operation)) is not None}
     functional = None if _keras.functional_of(model) is None else built.model
     twin = _keras.bare_model_like(model, functional)
     successors = dict(built.successors)
-    renewal = _Renewal(model, twin, made, successors, tempo, copy=copy)
+    renewal = _Renewal(model, twin, _made_of_source(built), successors, tempo, copy=copy)
     for name, value in _keras.own_attributes(model).items():
         setattr(twin, name, renewal.of(value))
     for _, part in _parts(model):
         renewal.of(part).name = part.name
-    renewal.carry_progress()
+    renewal.carry_memory()
     _keras.set_own_trainable(twin, model.trainable)
     if type(model).get_config is not keras.Model.get_config:
         twin.get_config = functools.partial(_config_of_what_it_holds, twin)
     return Built(twin, successors, built.made)
+
+
+def carry_own_attributes(model: keras.Model, built: Built, tempo: Tempo, *, copy: bool) -> None:
+    """Give a model of a user's class what its source holds besides its graph, for the class's own methods.
+
+    Args:
+        model: The source.
+        built: What was built, of the same class, by its `__init__`.
+        tempo: How optimizers are to differ.
+        copy: Whether what is no part is copied as well.
+    """
+    carry_attributes(model, built.model)
+    renewal = _Renewal(model, built.model, _made_of_source(built), dict(built.successors), tempo, copy=copy)
+    held = vars(built.model)
+    for name, value in _keras.own_attributes(model).items():
+        if name not in held:
+            setattr(built.model, name, renewal.of(value))
+    renewal.carry_memory()
+
+
+def _made_of_source(built: Built) -> dict[int, Any]:
+    """What became of the source's layers and models, by their `id`."""
+    return {id(source): made for each, made in built.made.items() if (source := _source_of(each)) is not None}
 
 
 def _rewritten(graph: Graph) -> set[int]:
@@ -178,6 +201,7 @@ class _Renewal:
         *,
         copy: bool,
     ) -> None:
+        self._model = model
         self._twin = twin
         self._done: dict[int, Any] = {id(model): twin, **made}
         self._successors = successors
@@ -193,15 +217,15 @@ class _Renewal:
             self._done[id(value)] = self._new(value)
         return self._done[id(value)]
 
-    def carry_progress(self) -> None:
+    def carry_memory(self) -> None:
         """Carry over what optimizers have learned, each for the weights of the parts that it trains."""
+        networks = [layer for layer in _keras.sublayers(self._twin)[1:] if isinstance(layer, keras.Model)]
         for old, new in self._optimizers:
-            if old.built:
-                known = {id(self._successors.get(id(each))) for each in _keras.variables_optimized_by(old)}
-                layers = (layer for layer in _keras.sublayers(self._twin)[1:] if isinstance(layer, keras.Model))
-                groups = (layer.trainable_variables for layer in layers)
-                weights = {id(each): each for group in groups if any(id(w) in known for w in group) for each in group}
-                carry_progress(old, new, list(weights.values()), self._successors)
+            optimized = _keras.variables_optimized_by(old) if old.built else []
+            known = {id(self._successors.get(id(each))) for each in optimized}
+            groups = (network.trainable_variables for network in networks)
+            weights = {id(each): each for group in groups if any(id(w) in known for w in group) for each in group}
+            carry_memory(old, new, self._model.variables, list(weights.values()), self._successors)
 
     def _new(self, value: Any) -> Any:
         if isinstance(value, types.MethodType) and id(value.__self__) in self._done:
@@ -228,9 +252,10 @@ class _Renewal:
     def _copied(self, layer: keras.layers.Layer) -> keras.layers.Layer:
         twin = clone(layer)
         _build_like(layer, twin)
-        for ours, theirs in carry_state(layer, twin):
+        for ours, theirs in carry_variables(layer, twin):
             ours.assign(theirs)
             self._successors.setdefault(id(theirs), ours)
+        carry_rest(layer, twin)
         return twin
 
 

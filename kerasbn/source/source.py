@@ -25,7 +25,7 @@ from kerasbn.graph.build import Built, build
 from kerasbn.graph.model import Graph
 from kerasbn.graph.read import read
 from kerasbn.reasons import Refusal
-from kerasbn.source.assembly import assembled, carried_over, graph_of_parts, is_assembly, parts_of
+from kerasbn.source.assembly import assembled, carried_over, carry_own_attributes, graph_of_parts, is_assembly, parts_of
 from kerasbn.source.opening import opened
 from kerasbn.source.trace import is_traceable, trace
 
@@ -88,10 +88,10 @@ class Source:
                 f"Opened, to stand in the result as models inside: {', '.join(self.opened)}. Their classes are no "
                 "longer needed; the paths of their weights in .weights.h5 files change."
             )
-        if inside := [f"{path} ({kind})" for path, kind in self._classes_left]:
+        if left := [f"{path} ({kind})" for path, kind in self._classes_left]:
             yield (
-                f"Plain functional models in the result, as their classes are made from something else than tensors: "
-                f"{', '.join(inside)}. What else they hold and can do is not carried over."
+                f"Plain Sequential and functional models in the result, as their classes are made from something else "
+                f"than layers or tensors: {', '.join(left)}. What else they hold and can do is not carried over."
             )
         if self.is_assembly:
             others = carried_over(self.model, self.graph)
@@ -103,11 +103,14 @@ class Source:
 
     @property
     def _classes_left(self) -> Iterator[tuple[str, str]]:
-        """The functional models inside that cannot keep their class, each with its path and class."""
-        for operation, sites in self.graph.calls.items():
-            kind = type(operation.model) if isinstance(operation, Graph) else keras.Sequential
-            if self.copy and issubclass(kind, _keras.Functional) and not _keras.is_constructed_from_tensors(kind):
-                yield sites[0].path, kind.__name__
+        """The Sequential and functional models that cannot keep their class, each with its path and class."""
+        if not self.copy:
+            return
+        inside = [(sites[0].path, each) for each, sites in self.graph.calls.items() if isinstance(each, Graph)]
+        for path, graph in inside if self.is_assembly else [(self.graph.name, self.graph), *inside]:
+            kind = type(graph.model)
+            if issubclass(kind, keras.Sequential | _keras.Functional) and not _keras.is_constructed_from_graph(kind):
+                yield path, kind.__name__
 
     def build(self, graph: Graph, tempo: Tempo = SAME) -> Built:
         """Build the model that an edit of the graph describes, with all that comes along.
@@ -122,6 +125,8 @@ class Source:
         built = build(graph, copy=self.copy)
         if is_assembly(self.model):
             built = assembled(self.model, built, tempo, copy=self.copy)
+        elif type(built.model) is type(self.model) and not _keras.is_keras_own(type(self.model)):
+            carry_own_attributes(self.model, built, tempo, copy=self.copy)
         carry_compiled_state(self.model, built.model, self._successors(built), tempo)
         return built
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError, line_of, quoted
-from kerasbn.graph.carry import carry_description, carry_state
+from kerasbn.graph.carry import carry_description, carry_rest, carry_variables
 from kerasbn.graph.clone import revived
 from kerasbn.graph.read import read
 
@@ -92,9 +92,10 @@ def _copied(model: keras.Model) -> keras.Model:
 def _filled(model: keras.Model, twin: keras.Model) -> list[tuple[keras.Variable, keras.Variable]]:
     """The variables of a copy, each with the one that it has its value from."""
     pairs = []
-    for ours, theirs in carry_state(model, twin):
+    for ours, theirs in carry_variables(model, twin):
         ours.assign(theirs)
         pairs.append((ours, theirs))
+    carry_rest(model, twin)
     return pairs
 
 
