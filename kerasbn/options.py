@@ -45,6 +45,8 @@ class Options(TypedDict, total=False):
     """How many times as fast the learning rate decays."""
     data: Any
     """A sample of inputs that inserted layers take their first statistics from."""
+    inputs: Any
+    """A batch of inputs, for a subclassed model of which it does not show what it is called on."""
     preserve: bool
     """Whether inserted layers start as the identity at inference."""
     shared: Literal["auto", "per_call", "shared"]
@@ -68,6 +70,7 @@ DEFAULTS: Options = {
     "weight_decay_scale": None,
     "decay_speedup": None,
     "data": None,
+    "inputs": None,
     "preserve": True,
     "shared": "auto",
     "fold": False,

@@ -26,6 +26,8 @@ from kerasbn.passes.proposal import Edit
 from kerasbn.plan_table import table_of
 from kerasbn.reasons import Skip
 from kerasbn.source.source import Source
+from kerasbn.source.trace import is_traceable
+from kerasbn.statistics.data import first_batch
 from kerasbn.statistics.measured import start_from_measured
 
 TRAINED = (
@@ -147,7 +149,7 @@ def plan(model: keras.Model, **options: Unpack[Options]) -> Plan:
         UnsupportedModelError: if the model is of a kind that cannot be rewritten.
     """
     asked = checked(options)
-    source = Source.of(model, copy=asked["copy"], holds=_opened_for(asked))
+    source = Source.of(model, copy=asked["copy"], holds=_opened_for(asked), example=_example(model, asked))
     check_compilation(model, asked)
     _check_parts(source, asked)
     facts = Facts(source.graph, source.kept)
@@ -178,6 +180,13 @@ def _opened_for(options: Options) -> Callable[[keras.layers.Layer], bool]:
     if options["fold"]:
         return lambda layer: role_of(layer) is Role.BATCH_NORMALIZATION
     return lambda layer: role_of(layer) is Role.LINEAR
+
+
+def _example(model: keras.Model, options: Options) -> Any:
+    """A batch of inputs of a subclassed model, if there is one among the options."""
+    if options["inputs"] is None and options["data"] is not None and is_traceable(model):
+        return first_batch(options["data"])
+    return options["inputs"]
 
 
 def _check_parts(source: Source, options: Options) -> None:
@@ -269,6 +278,9 @@ def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
             without. Inserted layers start from the statistics measured on it, in one pass when the
             plan is applied, so that training goes on close to where the source stands. Defaults to
             `None`.
+        inputs: A batch of inputs, for a subclassed model of which it does not show what it is called on:
+            Keras records no dtypes, and no shapes where the class has a `build` of its own. Defaults to
+            `None`: that of `data`, else the recorded shapes, else the default of the argument of `build`.
         preserve: Whether inserted batch normalization starts as the identity at inference, so that
             the result computes what the source does. Defaults to `True`.
         shared: What a layer that is called several times gets. `"auto"`: one normalization for calls that
@@ -297,7 +309,7 @@ def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
     return applied(plan(model, **options))
 
 
-def fold(model: keras.Model, *, custom_layers: CustomLayers = "open") -> keras.Model:
+def fold(model: keras.Model, *, custom_layers: CustomLayers = "open", inputs: Any = None) -> keras.Model:
     """Fold batch normalization into the layers next to it, wherever that is exact.
 
     The result computes at inference what the source does, with fewer layers: each batch
@@ -319,6 +331,8 @@ def fold(model: keras.Model, *, custom_layers: CustomLayers = "open") -> keras.M
         model: A Keras model: Sequential, Functional, or subclassed and called before.
         custom_layers: Whether layers of the user's own that hold batch normalization are opened, as
             `kerasbn.rewrite` opens those with linear layers. Defaults to `"open"`.
+        inputs: A batch of inputs, for a subclassed model of which it does not show what it is called on.
+            Defaults to `None`.
 
     Returns:
         The folded model.
@@ -331,4 +345,4 @@ def fold(model: keras.Model, *, custom_layers: CustomLayers = "open") -> keras.M
     - [Ioffe and Szegedy, 2015](https://arxiv.org/abs/1502.03167), Algorithm 2: batch normalization
       at inference is an affine map.
     """
-    return applied(plan(model, position="none", dropout="none", fold=True, custom_layers=custom_layers))
+    return applied(plan(model, position="none", dropout="none", fold=True, custom_layers=custom_layers, inputs=inputs))

@@ -80,6 +80,109 @@ class NoConfig(Plain):
         raise NotImplementedError("no config")
 
 
+class Scaling(Plain):
+    def call(self, inputs, training=None):
+        return self.head(self.first(inputs) * (0.5 if training else 1.0))
+
+
+class Flipping(Plain):
+    def call(self, inputs, training=None):
+        return self.head(keras.ops.flip(self.first(inputs), axis=0 if training else 1))
+
+
+class Telling(Plain):
+    def __init__(self):
+        super().__init__()
+        self.normalization = L.BatchNormalization(name="normalization")
+
+    def call(self, inputs, training=None):
+        return self.head(self.normalization(self.first(inputs), training=False))
+
+
+class Paired(Plain):
+    def call(self, inputs, other):
+        return super().call(inputs) + other
+
+
+class Regularized(Plain):
+    def call(self, inputs):
+        x = self.first(inputs)
+        self.add_loss(keras.ops.mean(x))
+        return self.head(x)
+
+
+class Noisy(Plain):
+    def call(self, inputs):
+        return self.head(self.first(inputs) + keras.random.normal((6,)))
+
+
+class WithDefault(Plain):
+    """As in published networks for face detection, which call `build()` in their constructor."""
+
+    def build(self, input_shape=(None, 5)):
+        super().build(input_shape)
+
+
+class ByHand(Plain):
+    """Keras records no shapes for a class that builds its layers itself."""
+
+    def build(self, input_shape=None):
+        self.first.build((None, 5))
+        self.second.build((None, 6))
+        self.head.build((None, 6))
+        self.built = True
+
+
+class Table(keras.Model):
+    """A model of ids: what it does first with its inputs, then a small network."""
+
+    def __init__(self, *lookups, **kwargs):
+        super().__init__(**kwargs)
+        self.lookups = lookups
+        self.hidden = L.Dense(4, activation="relu", name="hidden")
+        self.head = L.Dense(2, name="head")
+
+    def call(self, inputs):
+        for lookup in self.lookups:
+            inputs = lookup(inputs)
+        return self.head(self.hidden(keras.ops.mean(inputs, axis=1)))
+
+    def get_config(self):
+        return {"lookups": [keras.saving.serialize_keras_object(each) for each in self.lookups]}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(*map(keras.saving.deserialize_keras_object, config["lookups"]))
+
+
+@keras.saving.register_keras_serializable("tests.subclassed")
+class Embedded(L.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.table = L.Embedding(3, 4)
+
+    def build(self, input_shape):
+        self.table.build(input_shape)
+
+    def call(self, inputs):
+        return self.table(inputs)
+
+
+class Several(keras.Model):
+    """A model of a dictionary of inputs, of three kinds."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = L.Embedding(3, 4)
+        self.lookup = L.StringLookup(vocabulary=["u", "v"], output_mode="one_hot")
+        self.hidden = L.Dense(4, activation="relu", name="hidden")
+        self.head = L.Dense(2, name="head")
+
+    def call(self, inputs):
+        words = keras.ops.cast(self.lookup(inputs["word"]), "float32")
+        return self.head(self.hidden(keras.ops.concatenate([self.table(inputs["id"]), inputs["x"], words], axis=-1)))
+
+
 X = np.random.default_rng(0).normal(size=(8, 5)).astype("float32")
 
 
@@ -119,6 +222,14 @@ def test_structures():
     assert_same_function(source, result, inputs)
 
 
+def test_layers_that_keras_never_lets_train_are_told():
+    inputs = {"a": X, "b": X[:, :2]}
+    (note,) = kerasbn.plan(_called(Structured(), inputs)).notes
+    assert note.startswith("The call of Structured takes no training, so that Keras never lets dropout train")
+    assert not kerasbn.plan(_called(Plain())).notes
+    assert not kerasbn.plan(_called(Terse())).notes
+
+
 def test_the_optimizer_goes_on():
     source = Plain()
     source.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
@@ -137,6 +248,17 @@ def test_the_optimizer_goes_on():
         assert np.any(np.asarray(old[path]))
 
 
+def _called_on_two(model):
+    model(X, X[:, :2])
+    return model
+
+
+def _built_without_shapes():
+    model = ByHand()
+    model.build()
+    return model
+
+
 REFUSED = {
     "never called": (lambda: Plain(name="p"), "'p' is a Plain; it was never called or built.*Call it on a batch"),
     "python that depends on training": (lambda: _called(Branching()), "something else in training"),
@@ -146,6 +268,13 @@ REFUSED = {
     ),
     "a weight of its own": (lambda: _called(Bare()), "weight '.*scale' outside of any layer"),
     "a training step": (lambda: _called(Stepping()), "overrides train_step"),
+    "a number that depends on training": (lambda: _called(Scaling()), "something else once it is traced, in training"),
+    "an axis that depends on training": (lambda: _called(Flipping()), "something else once it is traced, in training"),
+    "layers told not to train": (lambda: _called(Telling()), "calls 'normalization' with training=False"),
+    "two arguments": (lambda: _called_on_two(Paired()), "takes inputs, other in its call"),
+    "losses": (lambda: _called(Regularized()), r"adds losses in its call.*test_subclassed.py"),
+    "noise": (lambda: _called(Noisy()), "something else once it is traced, at inference"),
+    "unknown inputs": (lambda: _called(_built_without_shapes()), r"without telling for which inputs.*inputs=x"),
     "no configuration": (lambda: _called(NoConfig(6, object())), "made again from its configuration.*copy=False"),
 }
 
@@ -174,3 +303,72 @@ def test_what_is_frozen_stays_frozen(verb):
     assert result.get_layer("second").trainable
     source.trainable = False
     assert not verb(source).trainable
+
+
+def test_a_build_without_arguments():
+    source = WithDefault()
+    source.build()
+    result = kerasbn.rewrite(randomize(source))
+    assert result.input.shape == (None, 5)
+    assert_same_function(source, result, X)
+
+
+@pytest.mark.parametrize("option", ["inputs", "data"])
+def test_inputs_of_which_nothing_is_recorded(option):
+    source = randomize(_built_without_shapes())
+    assert_same_function(source, kerasbn.rewrite(source, **{option: X}), X, amplification=1e-4)
+    assert_same_function(source, kerasbn.fold(source, inputs=X), X)
+
+
+IDS = np.random.default_rng(1).integers(0, 3, (8, 7))
+LARGE = np.array([[123456789, 123456791], [5, 123456791]])
+KINDS = {
+    "indices": (lambda: Table(L.Embedding(3, 4)), IDS, "int32"),
+    "indices inside another layer": (lambda: Table(Embedded()), IDS, "int32"),
+    "large integers": (
+        lambda: Table(L.IntegerLookup(vocabulary=[123456789, 123456791]), L.Embedding(4, 4)),
+        LARGE,
+        "int64",
+    ),
+    "words": (
+        lambda: Table(L.StringLookup(vocabulary=["cat", "dog"], num_oov_indices=0), L.Embedding(2, 4)),
+        [["cat", "dog"], ["dog", "dog"]],
+        "string",
+    ),
+    "text": (
+        lambda: Table(L.TextVectorization(vocabulary=["cat", "dog"], output_sequence_length=4), L.Embedding(4, 4)),
+        [["a cat"], ["dog dog"]],
+        "string",
+    ),
+}
+
+
+@pytest.mark.parametrize("example", [False, True], ids=["found", "given"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_inputs_that_are_no_real_numbers(kind, example):
+    make, inputs, dtype = KINDS[kind]
+    inputs = _strings(inputs) if dtype == "string" else inputs
+    source = _called(make(), inputs)
+    result = kerasbn.rewrite(source, inputs=inputs if example else None)
+    assert result.input.dtype == ("int64" if example and dtype == "int32" else dtype)
+    assert_same_function(source, result, inputs)
+
+
+def test_inputs_of_several_kinds():
+    inputs = {"id": keras.ops.array([0, 2, 1]), "x": keras.ops.array(X[:3]), "word": _strings(["u", "w", "v"])}
+    source = _called(Several(), inputs)
+    result = kerasbn.rewrite(source, inputs=inputs, copy=True)
+    found = kerasbn.rewrite(source)
+    assert {name: tensor.dtype for name, tensor in found.input.items()} == {
+        "id": "int32",
+        "x": "float32",
+        "word": "string",
+    }
+    assert found.input.keys() == result.input.keys()
+    assert_same_function(source, found, inputs)
+
+
+def _strings(values):
+    import tensorflow as tf
+
+    return tf.constant(values)

@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import inspect
 import itertools
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +23,7 @@ from kerasbn.graph.model import CallSite, Graph, Operation, Value
 from kerasbn.graph.read import is_custom, read_call
 from kerasbn.graph.run import filled, outputs_of
 from kerasbn.reasons import Reason, Refusal
+from kerasbn.source.faithful import Outcome, difference, is_about_loss, outcome
 
 _SIZES = (16, 24)
 """The sizes to try an open axis with; the batch is tried with the first ones of these."""
@@ -164,7 +164,7 @@ class _Opening:
             try:
                 outputs = self._layer.call(*args, **kwargs, **arguments)
             except Exception as error:
-                if any(frame.name == "add_loss" for frame in traceback.extract_tb(error.__traceback__)):
+                if is_about_loss(error):
                     raise Refusal(Reason.OWN_LOSSES, f"adds a loss in its call, at {line_of(error)}") from None
                 raise Refusal(
                     Reason.UNTRACEABLE, f"cannot be called on symbolic inputs, at {line_of(error)}: {quoted(error)}"
@@ -193,26 +193,19 @@ class _Opening:
             arrays = [_array(value.spec, size, with_masks) for value in keras.tree.flatten(found.inputs)]
             expected = self._outcome(functools.partial(self._call, site, arrays, training))
             got = self._outcome(functools.partial(_run, found, arrays, training))
-            _check_same(expected, got, "in training" if training else "at inference")
+            if (reason := difference(expected, got)) is not None:
+                when = "in training" if training else "at inference"
+                raise Refusal(reason, f"computes something else once it is recorded, {when}")
 
     def _call(self, site: CallSite, arrays: Sequence[Any], training: bool) -> Any:
         args, kwargs = filled(site, dict(zip(site.inputs, arrays, strict=True)))
         return self._layer(*args, **{**kwargs, "training": training})
 
-    def _outcome(self, call: Callable[[], Any]) -> Mapping[Reason, list[Any]]:
-        """All that a call yields, by the reason that a difference would be."""
-        with keras.StatelessScope(collect_losses=True) as scope:
-            try:
-                outputs = keras.tree.flatten(call())
-            except Exception as error:
-                raise Refusal(Reason.UNTRACEABLE, f"cannot be run to compare: {quoted(error)}") from None
-            state = [scope.get_current_value(variable) for variable in self._layer.variables]
-            losses = [sum(scope.losses, keras.ops.zeros(()))]
-        return {
-            Reason.NOT_FAITHFUL: [*outputs, *state],
-            Reason.OWN_MASK: [_keras.mask_of(output) for output in outputs],
-            Reason.OWN_LOSSES: losses,
-        }
+    def _outcome(self, call: Callable[[], Any]) -> Outcome:
+        try:
+            return outcome(call, self._layer.variables)
+        except Exception as error:
+            raise Refusal(Reason.UNTRACEABLE, f"cannot be run to compare: {quoted(error)}") from None
 
 
 def _owner(kind: type, method: str) -> type:
@@ -275,23 +268,3 @@ def _run(graph: Graph, arrays: Sequence[Any], training: bool) -> Any:
         return operation(*args, **kwargs)
 
     return outputs_of(graph, arrays, call)
-
-
-def _check_same(expected: Mapping[Reason, list[Any]], got: Mapping[Reason, list[Any]], when: str) -> None:
-    for reason, values in expected.items():
-        if len(values) != len(got[reason]) or not all(map(_equal, values, got[reason])):
-            raise Refusal(reason, f"computes something else once it is recorded, {when}")
-
-
-def _equal(one: Any, other: Any) -> bool:
-    if one is None or other is None:
-        return one is other
-    one, other = (keras.ops.convert_to_numpy(each) for each in (one, other))
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
-    if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(one.dtype)):
-        return bool(np.array_equal(one, other))
-    tolerance = 1e-5 if one.dtype.itemsize >= 4 else 1e-2
-    one, other = (np.asarray(each, "float64") for each in (one, other))
-    scale = float(np.max(np.abs(one), initial=0.0, where=np.isfinite(one)))
-    return bool(np.allclose(one, other, rtol=tolerance, atol=tolerance * scale, equal_nan=True))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import keras
 
@@ -27,7 +28,7 @@ from kerasbn.graph.read import read
 from kerasbn.reasons import Refusal
 from kerasbn.source.assembly import assembled, carried_over, carry_own_attributes, graph_of_parts, is_assembly, parts_of
 from kerasbn.source.opening import opened
-from kerasbn.source.trace import is_traceable, trace
+from kerasbn.source.trace import Traced, is_traceable, trace
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,11 +48,16 @@ class Source:
     copy: bool
     kept: Mapping[keras.layers.Layer, Refusal]
     opened: tuple[str, ...]
-    _origins: Mapping[int, keras.Variable] | None
+    _traced: Traced | None
 
     @classmethod
     def of(
-        cls, model: keras.Model, *, copy: bool, holds: Callable[[keras.layers.Layer], bool] = lambda layer: False
+        cls,
+        model: keras.Model,
+        *,
+        copy: bool,
+        holds: Callable[[keras.layers.Layer], bool] = lambda layer: False,
+        example: Any = None,
     ) -> Source:
         """Take a model in.
 
@@ -60,15 +66,16 @@ class Source:
             copy: Whether models built from it are to own copies of all weights.
             holds: Tells the layers for the sake of which custom layers around them are opened.
                 Defaults to none.
+            example: A batch of inputs, for a model that is subclassed. Defaults to `None`: what it was
+                built for.
 
         Raises:
             UnsupportedModelError: if there is no graph that computes what the model does.
         """
-        traced = trace(model, copy=copy) if is_traceable(model) and not is_assembly(model) else None
+        traced = trace(model, copy=copy, example=example) if is_traceable(model) and not is_assembly(model) else None
         graph = graph_of_parts(model) if is_assembly(model) else read(model if traced is None else traced.model)
         found = opened(graph, holds, copy=copy)
-        origins = None if traced is None else traced.sources
-        return cls(model, found.graph, copy, found.kept, found.paths, origins)
+        return cls(model, found.graph, copy, found.kept, found.paths, traced)
 
     @property
     def is_assembly(self) -> bool:
@@ -87,6 +94,11 @@ class Source:
             yield (
                 f"Opened, to stand in the result as models inside: {', '.join(self.opened)}. Their classes are no "
                 "longer needed; the paths of their weights in .weights.h5 files change."
+            )
+        if self._traced is not None and self._traced.inert:
+            yield (
+                f"The call of {type(self.model).__name__} takes no training, so that Keras never lets "
+                f"{', '.join(self._traced.inert)} train in it; in the result they do."
             )
         if left := [f"{path} ({kind})" for path, kind in self._classes_left]:
             yield (
@@ -132,10 +144,10 @@ class Source:
 
     def _successors(self, built: Built) -> Mapping[int, keras.Variable]:
         """The new variable for each of the model's that lives on, by the old one's `id`."""
-        if self._origins is None:
+        if self._traced is None:
             return built.successors
         return {
             id(origin): built.successors[traced]
-            for traced, origin in self._origins.items()
+            for traced, origin in self._traced.sources.items()
             if traced in built.successors
         }

@@ -32,13 +32,7 @@ def batches(model: keras.Model, data: Any, doing: str, steps: int | None = None)
     """
     functional = _keras.functional_of(model)
     specs = [] if functional is None else keras.tree.flatten(model.inputs)
-    try:
-        source, count = _keras.batches_of(data, batch_size=next((spec.shape[0] for spec in specs), None) or _BATCH)
-    except Exception as error:
-        raise OptionError(
-            f"Option data cannot be taken batch by batch: {quoted(error)}. It must be arrays in the structure "
-            "of the model's inputs, a tf.data.Dataset, a keras.utils.PyDataset, or a generator of batches."
-        ) from error
+    source, count = _source(data, next((spec.shape[0] for spec in specs), None) or _BATCH)
     empty = True
     total = steps if count is None or (steps is not None and steps < count) else count
     for batch in shown(islice(source, steps), doing, total):
@@ -49,6 +43,27 @@ def batches(model: keras.Model, data: Any, doing: str, steps: int | None = None)
             yield tensors
     if empty:
         raise OptionError("Option data holds no batch. A generator gives its batches once: make a new one.")
+
+
+def first_batch(data: Any) -> Any:
+    """The inputs of the first batch of data, `None` where that would use it up.
+
+    Raises:
+        OptionError: if the data is nothing that `batches` takes.
+    """
+    if isinstance(data, Iterator):
+        return None
+    return keras.utils.unpack_x_y_sample_weight(next(iter(_source(data, _BATCH)[0])))[0]
+
+
+def _source(data: Any, batch_size: int) -> tuple[Iterator[Any], int | None]:
+    try:
+        return _keras.batches_of(data, batch_size=batch_size)
+    except Exception as error:
+        raise OptionError(
+            f"Option data cannot be taken batch by batch: {quoted(error)}. It must be arrays in the structure "
+            "of the model's inputs, a tf.data.Dataset, a keras.utils.PyDataset, or a generator of batches."
+        ) from error
 
 
 def _tensors(model: keras.Model, inputs: Any) -> list[Any]:
