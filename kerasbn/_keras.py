@@ -207,6 +207,11 @@ def call_order(tensor: keras.KerasTensor) -> int:
     return int(tensor._keras_history.node_index)
 
 
+def operation_of(tensor: keras.KerasTensor) -> keras.Operation:
+    """The operation that a tensor came from. `KerasTensor._keras_history`."""
+    return tensor._keras_history.operation
+
+
 def tensors_of_calls(operation: keras.Operation) -> list[tuple[list[keras.KerasTensor], list[keras.KerasTensor]]]:
     """The inputs and the outputs of an operation's symbolic calls: `Operation._inbound_nodes`."""
     return [(node.input_tensors, node.outputs) for node in operation._inbound_nodes]

@@ -345,6 +345,18 @@ class Freezes(Residual):
         return self.dropout(super().call(inputs), training=False)
 
 
+class Passes(Residual):
+    """As the base classes of some libraries do, to no effect."""
+
+    def __call__(self, *args, **kwargs):
+        return super().__call__(*args, **kwargs)
+
+
+class Doubles(Residual):
+    def __call__(self, *args, **kwargs):
+        return 2.0 * super().__call__(*args, **kwargs)
+
+
 class Looks(PerStep):
     def call(self, inputs):
         return super().call(-inputs if float(keras.ops.sum(inputs)) > 0 else inputs)
@@ -381,6 +393,20 @@ def test_kept_whole(kind):
     result = plan.apply()
     assert type(result.get_layer("block")) is kind
     assert_same_function(source, result)
+
+
+def test_a_call_that_passes_everything_on_is_opened():
+    source = functional(Passes(name="block"))
+    plan = kerasbn.plan(source)
+    assert served(plan) == ["block/first", "block/second"]
+    assert_same_function(source, plan.apply())
+
+
+def test_a_call_that_does_something_besides_is_refused():
+    source = functional(Doubles(name="block"))
+    with pytest.raises(kerasbn.UnsupportedModelError, match=r"block#0 \(Doubles\) does something besides its call"):
+        kerasbn.rewrite(source)
+    assert_same_function(source, kerasbn.rewrite(source, copy=False))
 
 
 def test_around_what_is_kept_it_opens():

@@ -381,3 +381,12 @@ def test_tied_weights_are_left_alone():
     plan = kerasbn.plan(source, copy=False)
     assert {skip.site: skip.reason for skip in plan.skips}["first#0"] == Reason.TIED_WEIGHTS
     assert_same_function(source, plan.apply())
+
+
+def test_a_rule_that_is_a_path_is_for_that_layer():
+    source = sequential(L.Dense(8, activation="relu", name="fc[1]"), L.Dense(8, activation="relu", name="fc1"))
+    plan = kerasbn.plan(source, position="none", rules=[("fc[1]", "after")])
+    assert {edit.site for edit in plan.edits} == {"fc[1]#0", "fc1#0"}  # the second as a glob
+    source.get_layer("fc1").name = "fc2"
+    plan = kerasbn.plan(source, position="none", rules=[("fc[1]", "after")])
+    assert {edit.site for edit in plan.edits} == {"fc[1]#0"}

@@ -41,6 +41,7 @@ class Job:
     model: Path
     outputs: tuple[Path, ...]
     settings: Mapping[str, Any]
+    data: Path | None
     calibrate: Path | None
     fold: bool | None
     opset: int
@@ -58,17 +59,17 @@ class Job:
         with tensorflow_imported_quietly(self.verbose):
             with self._step(f"Reading {self.model}"):
                 source = load(self.model, unsafe=self.unsafe)
-            sample = None if self.calibrate is None else load_sample(self.calibrate)
+            data, population = (path and load_sample(path) for path in (self.data, self.calibrate))
             with self._step("Planning"):
-                plan = self._plan(source, sample)
-            reports = [] if self.dry_run else self._write(plan, sample)
+                plan = self._plan(source, population if data is None else data)
+            reports = [] if self.dry_run else self._write(plan, population)
         self._print(plan, reports)
 
     def _check_paths(self) -> None:
         """Find what is wrong with the paths before TensorFlow is imported, which takes seconds."""
         check_model_file(self.model)
-        if self.calibrate is not None:
-            check_sample_file(self.calibrate)
+        for sample in filter(None, (self.data, self.calibrate)):
+            check_sample_file(sample)
         for output in self.outputs:
             format_of(output)
             check_target(output, overwrite=self.force)
@@ -90,7 +91,7 @@ class Job:
         norm = keras.layers.BatchNormalization() if self.settings["norm"] == "keras" else None
         return plan(source, **{**self.settings, "norm": norm, "data": sample})
 
-    def _write(self, plan: Plan, sample: Any) -> list[ExportReport]:
+    def _write(self, plan: Plan, population: Any) -> list[ExportReport]:
         from kerasbn.exporters import write_and_verify
         from kerasbn.planner import applied
         from kerasbn.statistics.calibration import calibrate
@@ -103,9 +104,9 @@ class Job:
                 check_parity(
                     plan.model, lambda inputs: reference(result, inputs), "the rewritten model", tolerance=1e-5
                 )
-        if sample is not None:
+        if population is not None:
             with self._step(f"Calibrating on {self.calibrate}"):
-                calibrate(result, sample)
+                calibrate(result, population)
         with contextlib.ExitStack() as stack:
             temporaries = [stack.enter_context(staged(output, overwrite=self.force)) for output in self.outputs]
             reports = []

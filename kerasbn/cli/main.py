@@ -108,10 +108,17 @@ _RECIPES = {"bn-x5": BN_X5, "bn-x30": BN_X30}
     help='A TOML file with the options of kerasbn.rewrite: position = "after". Options given besides win over them.',
 )
 @click.option(
+    "--data",
+    type=_PATH,
+    metavar="FILE",
+    help="Start inserted BN from the statistics measured on the inputs in FILE, so that training goes on where a "
+    "trained model stands: .npy, or .npz with an array by the name of each input.",
+)
+@click.option(
     "--calibrate",
     type=_PATH,
     metavar="FILE",
-    help="Measure the statistics of BN on the inputs in FILE: .npy, or .npz with an array by the name of each input.",
+    help="Measure the statistics of every BN on the inputs in FILE, as with --data.",
 )
 @click.option("--preserve/--no-preserve", default=True, show_default=True, help="Start BN as the identity.")
 @_words("--shared", "Whether a layer called k times gets k BNs or one; auto: one if the calls are twins.")

@@ -131,6 +131,11 @@ class _Builder:
                 f"{quoted(error)}. If the layer depends on state that its configuration does not hold, rewrite with "
                 "copy=False."
             ) from error
+        if any(_keras.operation_of(output) is not operation for output in outputs):
+            raise UnsupportedModelError(
+                f"Layer {site.address} ({type(operation).__name__}) does something besides its call in its __call__, "
+                "which Keras records as well and so does twice. Move that into its call, or rewrite with copy=False."
+            )
         _check(site, outputs)
         return outputs
 

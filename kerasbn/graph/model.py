@@ -10,6 +10,7 @@ graph.
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
@@ -96,6 +97,11 @@ def type_of(operation: Operation) -> type:
         case Graph(model=model):
             return type(model)
     return type(operation)
+
+
+def matches(path: str, glob: str) -> bool:
+    """Whether a layer's path is this very one, or one that a glob is for: a name may hold `[`, as in `"conv[1]"`."""
+    return path == glob or fnmatch.fnmatchcase(path, glob)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

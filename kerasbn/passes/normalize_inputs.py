@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +10,7 @@ import keras
 from kerasbn.catalog.roles import NORMALIZING, role_of
 from kerasbn.facts.facts import Facts
 from kerasbn.graph.edit import Insert, behind
-from kerasbn.graph.model import CallSite, core_of
+from kerasbn.graph.model import CallSite, core_of, matches
 from kerasbn.options import Options
 from kerasbn.passes.proposal import Draft, Edit
 from kerasbn.passes.prototype import Prototype
@@ -47,7 +46,7 @@ def _channel_axis(facts: Facts, site: CallSite, options: Options) -> int:
         Refusal: if it is not to be normalized.
     """
     spec = site.outputs[0].spec
-    rule = next((position for glob, position in options["rules"] if fnmatch.fnmatchcase(site.path, glob)), None)
+    rule = next((position for glob, position in options["rules"] if matches(site.path, glob)), None)
     users = [user.operation for user in facts.flow.users(site.outputs[0])]
     if rule in ("skip", "none"):
         raise Refusal(Reason.RULE, f'a rule says "{rule}"')

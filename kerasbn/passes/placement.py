@@ -11,7 +11,6 @@ share one activation and one bias.
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 from collections import defaultdict
 from typing import cast
 
@@ -25,7 +24,7 @@ from kerasbn.catalog.roles import Role, activation_name, keeps_axes, role_of
 from kerasbn.errors import OptionError
 from kerasbn.facts.facts import Facts
 from kerasbn.graph.edit import Edge, ahead, behind
-from kerasbn.graph.model import CallSite, Value, core_of
+from kerasbn.graph.model import CallSite, Value, core_of, matches
 from kerasbn.options import Options, RulePosition
 from kerasbn.reasons import Reason, Refusal, Skip
 
@@ -120,7 +119,7 @@ class _Placer:
         inputs = [site for site in self._facts.graph.sites if site.is_input and self._options["normalize_inputs"]]
         paths = [site.path for site in (*sites, *inputs)]
         for glob, _ in self._options["rules"]:
-            if not any(fnmatch.fnmatchcase(path, glob) for path in paths):
+            if not any(matches(path, glob) for path in paths):
                 raise OptionError(
                     f"Rule {glob!r} matches no layer of model {self._facts.graph.name!r}. Layers are matched by their "
                     f"path, such as {paths[0] if paths else 'conv1'!r}; str(kerasbn.plan(model)) lists them."
@@ -149,7 +148,7 @@ class _Placer:
 
     def _rule(self, *paths: str) -> RulePosition | None:
         for glob, position in self._options["rules"]:
-            if any(fnmatch.fnmatchcase(path, glob) for path in paths):
+            if any(matches(path, glob) for path in paths):
                 return position
         return None
 

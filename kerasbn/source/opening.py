@@ -139,9 +139,8 @@ class _Opening:
             raise Refusal(Reason.OWN_LOSSES, "has an activity regularizer")
         if layer.metrics:
             raise Refusal(Reason.OWN_LOSSES, f"has the metric {layer.metrics[0].name!r}")
-        for method, reason in (("__call__", Reason.UNTRACEABLE), ("compute_mask", Reason.OWN_MASK)):
-            if not _keras.is_keras_own(_owner(type(layer), method)):
-                raise Refusal(reason, f"overrides {method}")
+        if not _keras.is_keras_own(_owner(type(layer), "compute_mask")):
+            raise Refusal(Reason.OWN_MASK, "overrides compute_mask")
 
     def _check_calls_are_alike(self) -> None:
         first, *others = [_arguments_besides_values(site) for site in self._sites]

@@ -6,7 +6,6 @@ the course of training. Without batch normalization they drift; with it they har
 
 from __future__ import annotations
 
-import fnmatch
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 from kerasbn.arrays import Array, array_of
 from kerasbn.catalog.roles import Role, role_of
 from kerasbn.errors import OptionError
-from kerasbn.graph.model import CallSite, Graph
+from kerasbn.graph.model import CallSite, Graph, matches
 from kerasbn.graph.read import read
 from kerasbn.graph.run import Runner, call_at_inference
 from kerasbn.statistics.data import batches
@@ -116,12 +115,12 @@ def _chosen(graph: Graph, layers: str | Iterable[str] | None) -> tuple[CallSite,
         return tuple(site for site in sites if role_of(site.operation) in watched)
     globs = (layers,) if isinstance(layers, str) else tuple(layers)
     for glob in globs:
-        if not any(fnmatch.fnmatchcase(site.path, glob) for site in sites):
+        if not any(matches(site.path, glob) for site in sites):
             raise OptionError(
                 f"Option layers holds {glob!r}, which matches no layer of model {graph.name!r}. Layers are matched by "
                 f"their path, such as {sites[0].path if sites else 'conv1'!r}."
             )
-    return tuple(site for site in sites if any(fnmatch.fnmatchcase(site.path, glob) for glob in globs))
+    return tuple(site for site in sites if any(matches(site.path, glob) for glob in globs))
 
 
 def _of_channel(site: CallSite, values: Array, channel: int | None) -> Array:

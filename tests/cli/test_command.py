@@ -125,6 +125,7 @@ BAD = {
     "no such recipe": ("m.keras -o a.keras --recipe bn-x7", "bn-x7"),
     "no sample": ("m.keras -o a.keras --calibrate none.npy", "none.npy"),
     "sample of another kind": ("m.keras -o a.keras --calibrate m.keras", ".npz"),
+    "no data": ("m.keras -o a.keras --data none.npy", "none.npy"),
     "broken sample": ("m.keras -o a.keras --calibrate broken.npy", "cannot be read"),
     "sample of another shape": ("m.keras -o a.keras --calibrate narrow.npy", "has shape"),
     "rate without an optimizer": ("plain.keras -o a.keras --lr-scale 5", "learning_rate_scale"),
@@ -267,6 +268,18 @@ def test_calibrate(form, command, folder, tmp_path):
     values = np.asarray(keras.Model(written.inputs, written.get_layer("a").output)(sample))
     np.testing.assert_allclose(written.get_layer("a_bn").moving_mean, values.mean(0), rtol=1e-4, atol=1e-5)
     assert_same_function(source, written)
+
+
+def test_data(command, folder, tmp_path):
+    source = keras.models.load_model(folder / "m.keras")
+    sample = np.random.default_rng(0).normal(3, 2, (64, *source.inputs[0].shape[1:])).astype("float32")
+    np.save(tmp_path / "sample.npy", sample)
+    status, _, errors = command("m.keras", "-o", tmp_path / "new.keras", "--data", tmp_path / "sample.npy")
+    assert (status, errors) == (0, [])
+    written, expected = keras.models.load_model(tmp_path / "new.keras"), kerasbn.rewrite(source, data=sample)
+    assert_same_function(source, written)
+    for one, other in zip(expected.weights, written.weights, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-6)
 
 
 def test_force(command, tmp_path):
