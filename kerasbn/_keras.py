@@ -8,8 +8,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import itertools
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from numbers import Number
 from typing import Any, NamedTuple
 
 import keras
@@ -21,6 +24,7 @@ from keras.src.ops.node import Node
 from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 from keras.src.saving.serialization_lib import SafeModeScope
 from keras.src.trainers.data_adapters import get_data_adapter
+from keras.src.utils.module_utils import jax, tensorflow  # imported where an attribute of theirs is first asked for
 
 
 class Call(NamedTuple):
@@ -88,6 +92,11 @@ def bare_model_like(model: keras.Model, functional: keras.Model | None) -> keras
 def compile_as_keras_does(model: keras.Model, **arguments: Any) -> None:
     """Compile a model, past a `compile` that its class puts in the place of Keras's."""
     keras.Model.compile(model, **arguments)
+
+
+def has_call(model: keras.Model) -> bool:
+    """Whether a model can be called; one that only trains, as a GAN does, may not."""
+    return type(model).call is not keras.Model.call
 
 
 def is_graph(model: keras.Model) -> bool:
@@ -337,6 +346,37 @@ def observed(layers: Iterable[keras.layers.Layer], note: Callable[..., None]) ->
             object.__delattr__(layer, "call")
 
 
+@contextlib.contextmanager
+def every_call_made() -> Iterator[None]:
+    """Run functions that TensorFlow or JAX compile call by call inside, so that `observed` sees what they call.
+
+    A function that was traced before does not come back to Python.
+    """
+    if keras.backend.backend() == "jax":
+        with jax.disable_jit():
+            yield
+        return
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    before = tensorflow.config.functions_run_eagerly()
+    tensorflow.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tensorflow.config.run_functions_eagerly(before)
+
+
+def is_traced(tensor: Any) -> bool:
+    """Whether a tensor stands for values that are not there yet, in a function that is being compiled."""
+    match keras.backend.backend():
+        case "tensorflow":
+            return bool(tensorflow.is_symbolic_tensor(tensor))
+        case "jax":
+            return isinstance(tensor, jax.core.Tracer)
+    return False
+
+
 TRAINING_ATTRIBUTES = ("optimizer", "train_function", "stop_training", "steps_per_execution")
 """What training a model changes about it besides variables."""
 
@@ -354,16 +394,34 @@ def global_seed_variables() -> list[keras.Variable]:
     return [] if generator is None else [generator.state]
 
 
-def batches_of(*data: Any, batch_size: int, shuffle: bool = False) -> tuple[Iterator[Any], int | None]:
-    """What `fit(*data)` would take, batch by batch, and how many batches there are, if that is known.
+def batches_of(*data: Any, batch_size: int, shuffle: bool = False) -> tuple[Iterator[Any], float | None]:
+    """What `fit(*data)` would take, batch by batch, and how many batches there are.
+
+    That is infinity for what never ends, and `None` where it is not known.
 
     Raises:
         ValueError: if it is nothing that `fit` takes.
     """
+    leaves = keras.tree.flatten(data[0]) if isinstance(data[0], list | tuple | dict) else data[:1]
+    if all(leaf is None for leaf in leaves):
+        raise ValueError(f"it is {data[0]!r}")
+    if all(isinstance(leaf, Number) for leaf in leaves):
+        raise ValueError("it is Python numbers, to be made arrays with numpy.asarray")
     if isinstance(data[0], Iterator):  # Keras takes none that yields inputs alone
-        return data[0], None
+        return data[0], math.inf if isinstance(data[0], itertools.cycle) else None
     adapter = get_data_adapter(*data, batch_size=batch_size, shuffle=shuffle)
-    return iter(adapter.get_numpy_iterator()), adapter.num_batches
+    count = adapter.num_batches
+    if count is None and _never_ends(data[0]):
+        count = math.inf
+    return iter(adapter.get_numpy_iterator()), count
+
+
+def _never_ends(data: Any) -> bool:
+    """Whether a dataset of which Keras knows no number of batches says that it is infinite."""
+    if isinstance(data, keras.utils.PyDataset):
+        return True
+    cardinality = getattr(data, "cardinality", None)
+    return callable(cardinality) and int(cardinality()) == -1  # tf.data.INFINITE_CARDINALITY
 
 
 def standardized_inputs(functional: Functional, inputs: Any) -> list[Any]:
@@ -432,9 +490,10 @@ def deferred_variables() -> Iterator[None]:
     """Variables made inside get their values when the context ends, from `start_from` where it was called.
 
     So no weight is drawn at random only to be overwritten. Keras refuses a variable that is made
-    from an array here, with a `ValueError` for which see `refused_to_defer`.
+    from an array here, with a `ValueError` for which see `refused_to_defer`. A function that is compiled
+    here would hold on to what a variable has in the meantime, so none is.
     """
-    with keras.StatelessScope():
+    with every_call_made(), keras.StatelessScope():
         yield
 
 

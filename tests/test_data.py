@@ -1,5 +1,7 @@
 """Inserted layers start from the statistics of a sample."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -97,6 +99,49 @@ def test_masked_steps_do_not_count():
     assert_same_function(source, result, sample)
 
 
+def test_masks_that_models_inside_are_called_with():
+    inputs = keras.Input((5, 4), name="in")
+    counting = keras.ops.any(keras.ops.not_equal(inputs, 0), axis=-1)
+    layers = [keras.Input((5, 4)), L.Dense(3, activation="relu", name="a"), L.Dense(3, activation="relu", name="b")]
+    x = keras.Sequential(layers, name="block")(inputs, mask=counting)
+    source = randomize(keras.Model(inputs, L.Dense(2, name="head")(L.GlobalAveragePooling1D(name="pool")(x))))
+    sample = np.random.default_rng(0).normal(3, 1, (40, 5, 4)).astype("float32")
+    sample[:25, 2:] = 0
+    result = kerasbn.rewrite(source, position="after", data=sample)
+    dense = source.get_layer("block").get_layer("a")
+    values = np.asarray(dense(sample), "float64").reshape(-1, 3)[np.any(sample, -1).ravel()]
+    norm = result.get_layer("block").get_layer("a_bn")
+    np.testing.assert_allclose(norm.moving_mean, values.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(norm.moving_variance, values.var(0, ddof=1), rtol=1e-4)
+    assert_same_function(source, result, sample)
+
+
+class Compiled(L.Layer):
+    """A layer of a user's own whose call TensorFlow compiles."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = L.Dense(3, activation="relu", name="dense")
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    @tf.function
+    def call(self, x):
+        return self.dense(x)
+
+
+def test_what_a_compiled_layer_yields_is_measured():
+    inputs = keras.Input((4,), name="in")
+    x = L.Dense(3, activation="relu", name="a")(Compiled(name="compiled")(inputs))
+    source = randomize(keras.Model(inputs, L.Dense(2, name="head")(x)))
+    sample = np.random.default_rng(0).normal(3, 1, (40, 4)).astype("float32")
+    result = kerasbn.rewrite(source, position="after", data=sample)
+    values = _inputs_of(result, "a_bn", sample)
+    np.testing.assert_allclose(result.get_layer("a_bn").moving_mean, values.mean(0), rtol=1e-4)
+    assert_same_function(source, result, sample)
+
+
 def test_one_normalization_for_several_calls_pools_them():
     inputs = [keras.Input((4,), name="left"), keras.Input((4,), name="right")]
     layer = L.Dense(3, activation="relu", name="a")
@@ -156,7 +201,23 @@ def test_only_what_leads_to_the_targets_is_run():
     assert called == ["a#0", "block/b#0"]
 
 
+class _Endless(_Batches):
+    @property
+    def num_batches(self):
+        return None
+
+
 BAD = {
+    "endless dataset": (
+        lambda: {"data": tf.data.Dataset.from_tensor_slices(SAMPLE).batch(16).repeat()},
+        r"never ends.*itertools.islice\(data, 100\)",
+    ),
+    "endless PyDataset": (lambda: {"data": _Endless()}, "never ends"),
+    "endless cycle": (lambda: {"data": itertools.cycle([SAMPLE])}, "never ends"),
+    "a batch is none": (lambda: {"data": iter([SAMPLE, None])}, "a batch of it is None"),
+    "no example": (lambda: {"data": iter([SAMPLE[:0]])}, "holds no batch"),
+    "numbers": (lambda: {"data": SAMPLE[:2].tolist()}, "numpy.asarray"),
+    "a list of batches": (lambda: {"data": [SAMPLE, SAMPLE, SAMPLE]}, r"iter\(batches\)"),
     "a string": (lambda: {"data": "digits.npz"}, "data is 'digits.npz'"),
     "empty": (lambda: {"data": SAMPLE[:0]}, "holds no batch"),
     "used up": (lambda: {"data": iter([])}, "holds no batch"),
@@ -174,6 +235,22 @@ def test_data_that_does_not_fit(case):
     options, message = BAD[case]
     with pytest.raises(kerasbn.OptionError, match=message):
         kerasbn.rewrite(_network(), **options())
+
+
+def test_a_generator_that_does_not_end(monkeypatch):
+    monkeypatch.setattr("kerasbn.statistics.data._MOST", 5)
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(1)
+            yield SAMPLE[:10]
+
+    with pytest.raises(kerasbn.OptionError, match=r"not ended after 5 batches.*itertools.islice"):
+        kerasbn.rewrite(_network(), data=endless())
+    assert len(taken) == 6
+    kerasbn.rewrite(_network(), data=itertools.islice(endless(), 7))
+    kerasbn.rewrite(_network(), data=iter([SAMPLE[:10]] * 7))
 
 
 def test_a_plan_names_the_kind_of_data():

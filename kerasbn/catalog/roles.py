@@ -15,7 +15,7 @@ from keras import layers
 from kerasbn import _keras
 from kerasbn.catalog import activations, families
 from kerasbn.catalog.linear import LINEAR
-from kerasbn.graph.model import Graph, LayerSpec, Operation, core_of, type_of
+from kerasbn.graph.model import Graph, LayerSpec, Masked, Operation, core_of, type_of
 from kerasbn.graph.steps import AllSteps, EachStep
 
 
@@ -109,6 +109,8 @@ def role_of(operation: Operation) -> Role:
         return Role.OTHER
     if isinstance(operation, EachStep | AllSteps):
         return Role.REARRANGEMENT
+    if isinstance(operation, Masked):
+        return Role.IDENTITY
     if isinstance(operation, LayerSpec):
         return _of_layer(operation.cls)
     if (activation := activation_name(operation)) is not None:

@@ -18,6 +18,8 @@ from typing import Any, TypeAlias
 
 import keras
 
+from kerasbn import _keras
+
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class Value:
@@ -251,7 +253,7 @@ class Graph:
         """The graph with the graphs inside written out, once for each call of theirs.
 
         It is for looking at, not for building: a call site of a graph that is called twice appears
-        twice, under one address.
+        twice, under one address, and a mask that a graph is called with is a call of its own.
         """
         stands_for: dict[Value, Value] = {}
         sites = tuple(_written_out(self, stands_for, inside=False))
@@ -274,7 +276,13 @@ def _written_out(graph: Graph, stands_for: dict[Value, Value], *, inside: bool) 
             site = site.with_arguments(stands_for)
         if isinstance(site.operation, Graph):
             inner = site.operation
-            passed = dict(zip(keras.tree.flatten(inner.inputs), _passed(site, inner), strict=False))
+            given = _passed(site, inner)
+            for index, mask in enumerate(_masks_passed(site)):
+                if mask is not None and given[index] is not None:
+                    masked = given[index].alike()
+                    yield CallSite(Masked(), site.path, site.call, (given[index], mask), {}, outputs=(masked,))
+                    given[index] = masked
+            passed = dict(zip(keras.tree.flatten(inner.inputs), given, strict=False))
             yield from _written_out(inner, passed, inside=True)
             for outer, value in zip(site.outputs, keras.tree.flatten(inner.outputs), strict=True):
                 stands_for[outer] = passed.get(value, value)
@@ -292,3 +300,18 @@ def _passed(site: CallSite, graph: Graph) -> list[Any]:
     if isinstance(inputs, dict) and not isinstance(graph.inputs, dict):
         return [inputs[value.spec.name] for value in keras.tree.flatten(graph.inputs)]
     return list(keras.tree.flatten(inputs))
+
+
+def _masks_passed(site: CallSite) -> list[Any]:
+    """The masks that a graph is called with, in the order of what it is called on; `None` where there is none."""
+    masks = site.kwargs.get("mask")
+    return [] if masks is None else list(keras.tree.flatten(masks))
+
+
+class Masked(keras.Operation):  # type: ignore[misc]
+    """Has a mask travel with a value from here on, as a model does with the `mask` that it is called with."""
+
+    def call(self, inputs: Any, mask: Any) -> Any:
+        """The tensor itself; the model around sees the mask too."""
+        _keras.set_mask(inputs, mask)
+        return inputs

@@ -34,6 +34,21 @@ def read(model: keras.Model) -> Graph:
     return graph
 
 
+def read_to_run(model: keras.Model) -> Graph:
+    """Read what calling a Sequential or Functional model runs, whatever its class does besides.
+
+    Raises:
+        UnsupportedModelError: for a model of another kind, and one that was not built yet.
+    """
+    check_model(model)
+    if "call" in _keras.own_behaviour(model):
+        raise UnsupportedModelError(
+            f"Model {model.name!r} is a {type(model).__name__}, whose call is its own, so there is no graph of it to "
+            "look into. Pass the Sequential and Functional models that it holds, one by one."
+        )
+    return read_part(model, "", {})
+
+
 def is_custom(operation: Operation) -> bool:
     """Whether an operation is a layer or model of the user's own, which has no graph."""
     if not isinstance(operation, keras.layers.Layer) or _keras.is_keras_own(type(operation)):
@@ -136,12 +151,23 @@ def _order(call: _keras.Call) -> int:
     return _keras.call_order(call.outputs[0])
 
 
+def check_model(model: Any) -> None:
+    """Refuse what is no model of Keras 3.
+
+    Raises:
+        UnsupportedModelError: if it is none.
+    """
+    if isinstance(model, keras.Model):
+        return
+    kind = f"{type(model).__module__}.{type(model).__name__}"
+    remedy = "Load the model with keras.models.load_model first"
+    if any(each.__module__.partition(".")[0] == "tf_keras" for each in type(model).__mro__):
+        remedy = "It is one of Keras 2: write it with model.save('model.h5'), and load that file with Keras 3"
+    raise UnsupportedModelError(f"Expected a Keras 3 model (keras.Sequential or keras.Model), got {kind}. {remedy}.")
+
+
 def _functional(model: keras.Model) -> Any:
-    if not isinstance(model, keras.Model):
-        raise UnsupportedModelError(
-            f"Expected a Keras 3 model (keras.Sequential or keras.Model), got {type(model).__module__}."
-            f"{type(model).__name__}. Load the model with keras.models.load_model first."
-        )
+    check_model(model)
     functional = _keras.functional_of(model)
     if functional is None:
         raise UnsupportedModelError(

@@ -26,9 +26,8 @@ class Run:
 
     @property
     def nbytes(self) -> int:
-        """About how much memory its values take, at 4 bytes a number."""
-        shapes = (getattr(tensor, "shape", ()) for tensor in keras.tree.flatten(list(self.values.values())))
-        return sum(4 * math.prod(size or 1 for size in shape) for shape in shapes)
+        """About how much memory its values take."""
+        return nbytes_of(list(self.values.values()))
 
 
 class Runner:
@@ -74,6 +73,12 @@ class Runner:
     def call(self, run: Run, site: CallSite, call: Call) -> Any:
         """Make one call without noting that it was made."""
         return call(site, *filled(site, run.values))
+
+
+def nbytes_of(tensors: Any) -> int:
+    """About how much memory a structure of tensors takes, at 4 bytes a number."""
+    shapes = (getattr(tensor, "shape", ()) for tensor in keras.tree.flatten(tensors))
+    return sum(4 * math.prod(size or 1 for size in shape) for shape in shapes)
 
 
 def outputs_of(graph: Graph, inputs: Sequence[Any], call: Call) -> list[Any]:

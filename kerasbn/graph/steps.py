@@ -48,9 +48,9 @@ def goes_along_steps(operation: Any) -> bool:
         return False
     is_own = _keras.is_keras_own(type(operation.layer))
     holds_network = isinstance(operation.layer, keras.Model) or (not is_own and len(_keras.sublayers(operation)) > 2)
-    inputs = [tensor for entering, _ in _keras.tensors_of_calls(operation) for tensor in entering]
-    steps = {tensor.shape[1] for tensor in inputs}
-    masked = any(_keras.mask_of(tensor) is not None for tensor in inputs)
+    calls = [entering for entering, _ in _keras.tensors_of_calls(operation)]
+    steps = {entering[0].shape[1] for entering in calls}
+    masked = any(len(entering) > 1 or _keras.mask_of(entering[0]) is not None for entering in calls)
     return holds_network and not masked and len(steps) == 1 and None not in steps
 
 

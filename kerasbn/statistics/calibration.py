@@ -10,23 +10,25 @@ stages at the layers to be measured next; where they do not fit into memory, the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
 from typing import Any
 
 import keras
 
 from kerasbn import _keras
-from kerasbn.errors import OptionError
+from kerasbn.errors import OptionError, UnsupportedModelError
 from kerasbn.graph.model import CallSite, Graph, Value
-from kerasbn.graph.read import read
-from kerasbn.graph.run import Run, Runner, call_at_inference
+from kerasbn.graph.read import check_model, read_to_run
+from kerasbn.graph.run import Run, Runner, call_at_inference, nbytes_of
 from kerasbn.progress import shown
-from kerasbn.statistics.data import batches
+from kerasbn.statistics.data import batches, tells_its_end, until_its_end
 from kerasbn.statistics.measured import check_finite, set_statistics
 from kerasbn.statistics.moments import Meter
+from kerasbn.statistics.running import running
 
 _WAITING_BYTES = 2**31
 """How much memory batches may take that wait between two stages."""
+_HELD_BYTES = 2**32
+"""How much memory the batches of an iterator may take that does not tell its end."""
 
 
 def calibrate(model: keras.Model, data: Any, steps: int | None = None) -> keras.Model:
@@ -35,7 +37,8 @@ def calibrate(model: keras.Model, data: Any, steps: int | None = None) -> keras.
     The moving averages of training lag behind the weights and forget all but the last batches.
     This replaces them by the moments of the whole sample: of every
     `keras.layers.BatchNormalization` and `kerasbn.layers.BatchNormalization`, in models inside the
-    model and inside of layers too, frozen or not. Masked values do not count.
+    model and inside of layers too, frozen or not. Masked values do not count. What is not called
+    at inference keeps its statistics.
 
     Example:
 
@@ -48,16 +51,20 @@ def calibrate(model: keras.Model, data: Any, steps: int | None = None) -> keras.
         model: A Keras model. It is changed in place: the moving means and variances, nothing else.
         data: A sample of inputs: arrays in the structure of the model's inputs, or a
             `tf.data.Dataset`, `keras.utils.PyDataset` or generator of batches, with targets or
-            without. It may be larger than memory. It is gone through once, or, where the
-            activations of all batches at one layer take more than 2 GiB, once for each layer.
-        steps: How many batches to take. Defaults to `None`: all there are.
+            without. It may be larger than memory, but for a generator, which gives its batches once.
+            It is gone through once, or, where the activations of all batches at one layer take more
+            than 2 GiB, once for each layer.
+        steps: How many batches to take. Defaults to `None`: all there are. Data that never ends,
+            such as a dataset that is repeated, needs it.
 
     Returns:
         The model.
 
     Raises:
-        OptionError: if the data does not fit the model, holds no batch, or makes a layer's input
-            NaN or infinite. The statistics are as before then, and after an interrupt.
+        OptionError: if the data does not fit the model, holds no batch, never ends, or makes a
+            layer's input NaN or infinite. The statistics are as before then, and after an interrupt.
+        UnsupportedModelError: if the model was not built yet or has no `call`, or calls a batch
+            normalization in a way that hides its values, such as `keras.ops.vectorized_map`.
 
     Reference:
 
@@ -65,7 +72,8 @@ def calibrate(model: keras.Model, data: Any, steps: int | None = None) -> keras.
     """
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
         raise OptionError(f"Option steps is {steps!r}; it must be a positive number of batches, or None.")
-    norms = _norms_in(model)
+    _check(model)
+    norms = [norm for norm in _norms_in(model) if norm.built]
     kept = [(variable, variable.numpy()) for norm in norms for variable in (norm.moving_mean, norm.moving_variance)]
     try:
         _Calibration(model, data, steps).run()
@@ -81,11 +89,10 @@ class _Calibration:
 
     def __init__(self, model: keras.Model, data: Any, steps: int | None) -> None:
         self._model = model
-        self._once = list(islice(data, steps)) if isinstance(data, Iterator) else None
+        self._once = _held(data, steps) if isinstance(data, Iterator) else None
         self._data = data
         self._steps = steps
-        whole = not _keras.is_graph(model) or _keras.own_behaviour(model)
-        graph = _as_one_call(model) if whole else read(model)
+        graph = read_to_run(model) if _keras.is_graph(model) else _as_one_call(model)
         self._runner = Runner(graph, lambda site: bool(_norms_in(site.operation)))
         self._norms = {site: _norms_in(site.operation) for site in self._runner.sites}
         self._stage_of = _stages(self._runner.sites, self._norms)
@@ -99,7 +106,7 @@ class _Calibration:
             waiting: list[Run] = []
             size = 0
             for run in self._runs(f"Calibrating, layer {stage + 1} of {last}"):
-                with keras.StatelessScope():  # no state of a recurrent layer is written
+                with running(self._model), keras.StatelessScope():  # no state of a recurrent layer is written
                     self._advance(run, stage)
                 size += run.nbytes
                 if size <= _WAITING_BYTES:
@@ -130,6 +137,41 @@ class _Calibration:
             if first <= stage < first + len(self._norms[site]):
                 with _keras.observed(self._norms[site], _nth(stage - first, self._meter)):
                     self._runner.call(run, site, call_at_inference)
+
+
+def _check(model: keras.Model) -> None:
+    check_model(model)
+    if not _keras.has_call(model):
+        raise UnsupportedModelError(
+            f"Model {model.name!r} ({type(model).__name__}) has no call, so it is not known what its layers get. "
+            "Calibrate the networks that it holds one by one, each on what it is called on."
+        )
+    if not model.built:
+        raise UnsupportedModelError(
+            f"Model {model.name!r} was not built yet, so there is nothing to calibrate. Call it on a batch of inputs, "
+            "or train it, first."
+        )
+
+
+def _held(batches: Iterator[Any], steps: int | None) -> list[Any]:
+    """The batches of an iterator, which gives them once, while each stage goes through them.
+
+    Raises:
+        OptionError: if it does not tell its end, and does not come to it within reason.
+    """
+    held: list[Any] = []
+    size = 0
+    limited = steps is None and not tells_its_end(batches)
+    for batch in until_its_end(batches, steps):
+        held.append(batch)
+        size += nbytes_of(batch)
+        if limited and size > _HELD_BYTES:
+            raise OptionError(
+                f"Option data has not ended after {len(held)} batches, which take {size / 2**30:.1f} GiB: a generator "
+                "gives its batches once, so all are kept. Pass steps, how many to take, or a tf.data.Dataset or "
+                "keras.utils.PyDataset, which may be larger than memory."
+            )
+    return held
 
 
 def _stages(

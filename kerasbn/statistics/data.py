@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -13,13 +15,15 @@ from kerasbn.errors import OptionError, quoted
 from kerasbn.progress import shown
 
 _BATCH = 32
+_MOST = 10_000
+"""How many batches of an iterator that does not tell its end are waited for."""
 
 
 def batches(model: keras.Model, data: Any, doing: str, steps: int | None = None) -> Iterator[list[Any]]:
     """The inputs of a model, batch by batch: flat, as tensors, in the dtypes of the model's inputs.
 
     Args:
-        model: The model. Of a subclassed one the inputs come out as they are, in one piece.
+        model: The model. Of one that has no graph the inputs come out as they are, in one piece.
         data: Arrays in the structure of the model's inputs, or a `tf.data.Dataset`,
             `keras.utils.PyDataset` or generator of batches `x`, `(x,)`, `(x, y)` or
             `(x, y, sample_weight)`. Arrays are taken by 32, or by the batch size that the model
@@ -28,21 +32,56 @@ def batches(model: keras.Model, data: Any, doing: str, steps: int | None = None)
         steps: The most batches to take. Defaults to `None`: all.
 
     Raises:
-        OptionError: if the data is of another kind, does not fit the model, or is empty.
+        OptionError: if the data is of another kind, does not fit the model, is empty, or never ends.
     """
-    functional = _keras.functional_of(model)
-    specs = [] if functional is None else keras.tree.flatten(model.inputs)
-    source, count = _source(data, next((spec.shape[0] for spec in specs), None) or _BATCH)
+    is_graph = _keras.is_graph(model)
+    specs = keras.tree.flatten(model.inputs) if is_graph else []
+    size = next((spec.shape[0] for spec in specs if spec.shape[0] is not None), None)
+    source, count = _taken_apart(data, size or _BATCH)
+    if steps is None and count == math.inf:
+        raise _endless("never ends")
+    total = steps if count is None or (steps is not None and steps < count) else int(count)
+    source = until_its_end(source, steps) if isinstance(data, Iterator) else islice(source, steps)
     empty = True
-    total = steps if count is None or (steps is not None and steps < count) else count
-    for batch in shown(islice(source, steps), doing, total):
+    for batch in shown(source, doing, total):
         inputs = keras.utils.unpack_x_y_sample_weight(batch)[0]
-        tensors = [inputs] if functional is None else _tensors(model, inputs)
-        if all(spec.shape[0] in (None, tensor.shape[0]) for spec, tensor in zip(specs, tensors, strict=False)):
+        if inputs is None:
+            raise _misfit(model, "a batch of it is None")
+        tensors = _tensors(model, inputs) if is_graph else [inputs]
+        rows = {tensor.shape[0] for tensor in keras.tree.flatten(tensors) if len(getattr(tensor, "shape", ()))}
+        if rows != {0} and rows >= {size} - {None}:
             empty = False
             yield tensors
     if empty:
-        raise OptionError("Option data holds no batch. A generator gives its batches once: make a new one.")
+        examples = "" if size is None else f" of {size} examples, as model {model.name!r} takes them"
+        raise OptionError(f"Option data holds no batch{examples}. A generator gives its batches once: make a new one.")
+
+
+def until_its_end(batches: Iterator[Any], steps: int | None) -> Iterator[Any]:
+    """The batches of an iterator: so many, or all.
+
+    Raises:
+        OptionError: if it does not tell its end, and does not come to it within reason.
+    """
+    yield from islice(batches, _MOST if steps is None and not tells_its_end(batches) else steps)
+    if steps is None and not tells_its_end(batches) and any(True for _ in islice(batches, 1)):
+        raise _endless(f"has not ended after {_MOST} batches")
+
+
+def tells_its_end(batches: Iterator[Any]) -> bool:
+    """Whether it is known of an iterator that it ends: it knows how long it is, or was cut by `itertools.islice`."""
+    return isinstance(batches, islice) or operator.length_hint(batches, -1) >= 0
+
+
+def _taken_apart(data: Any, size: int) -> tuple[Iterator[Any], float | None]:
+    """The batches of data, and how many there are, see `_keras.batches_of`."""
+    try:
+        return _keras.batches_of(data, batch_size=size)
+    except Exception as error:
+        raise OptionError(
+            f"Option data cannot be taken batch by batch: {quoted(error)}. It must be arrays in the structure "
+            "of the model's inputs, a tf.data.Dataset, a keras.utils.PyDataset, or a generator of batches."
+        ) from error
 
 
 def first_batch(data: Any) -> Any:
@@ -53,28 +92,25 @@ def first_batch(data: Any) -> Any:
     """
     if isinstance(data, Iterator):
         return None
-    return keras.utils.unpack_x_y_sample_weight(next(iter(_source(data, _BATCH)[0])))[0]
-
-
-def _source(data: Any, batch_size: int) -> tuple[Iterator[Any], int | None]:
-    try:
-        return _keras.batches_of(data, batch_size=batch_size)
-    except Exception as error:
-        raise OptionError(
-            f"Option data cannot be taken batch by batch: {quoted(error)}. It must be arrays in the structure "
-            "of the model's inputs, a tf.data.Dataset, a keras.utils.PyDataset, or a generator of batches."
-        ) from error
+    return keras.utils.unpack_x_y_sample_weight(next(iter(_taken_apart(data, _BATCH)[0])))[0]
 
 
 def _tensors(model: keras.Model, inputs: Any) -> list[Any]:
     specs = keras.tree.flatten(model.inputs)
-    count = len(keras.tree.flatten(inputs))
-    if count != len(specs) and not isinstance(inputs, dict):  # a dict may hold more than the model takes
-        raise _misfit(model, f"it has {len(specs)} inputs, the data {count}")
+    leaves = keras.tree.flatten(inputs)
+    if len(leaves) != len(specs) and not isinstance(inputs, dict):  # a dict may hold more than the model takes
+        raise _misfit(
+            model,
+            f"it has {len(specs)} inputs, the data {len(leaves)}",
+            "" if len(specs) > 1 else " Examples go in as numpy.stack(examples), a list of batches as iter(batches).",
+        )
     try:
         tensors = _keras.standardized_inputs(_keras.functional_of(model), inputs)
     except Exception as error:
-        raise _misfit(model, quoted(error)) from error
+        shapes = [[tuple(getattr(each, "shape", ())) for each in side] for side in (specs, leaves)]
+        same_ranks = [*map(len, shapes[0])] == [*map(len, shapes[1])]
+        cause = quoted(error) if same_ranks else f"its inputs have the shapes {shapes[0]}, the data {shapes[1]}"
+        raise _misfit(model, cause) from error
     for spec, tensor in zip(specs, tensors, strict=True):
         expected, got = tuple(spec.shape[1:]), tuple(tensor.shape[1:])
         if any(size not in (None, own) for size, own in zip(expected, got, strict=True)):
@@ -82,8 +118,12 @@ def _tensors(model: keras.Model, inputs: Any) -> list[Any]:
     return tensors
 
 
-def _misfit(model: keras.Model, cause: str) -> OptionError:
+def _misfit(model: keras.Model, cause: str, more: str = "") -> OptionError:
     return OptionError(
-        f"Option data does not fit the inputs of model {model.name!r}: {cause}. Pass the inputs in the structure "
-        "in which the model is called, with the batch as the first axis."
+        f"Option data does not fit the inputs of model {model.name!r}: {cause}. Pass the inputs, without targets, in "
+        f"the structure in which the model is called, with the batch as the first axis.{more}"
     )
+
+
+def _endless(what: str) -> OptionError:
+    return OptionError(f"Option data {what}. Give a part of it: itertools.islice(data, 100) is its next 100 batches.")

@@ -18,6 +18,7 @@ from kerasbn.graph.read import read
 from kerasbn.graph.run import Runner, call_at_inference
 from kerasbn.statistics.data import batches
 from kerasbn.statistics.moments import Meter, Moments
+from kerasbn.statistics.running import running
 
 
 def start_from_measured(
@@ -45,10 +46,10 @@ def start_from_measured(
             return norm(*args, **{**kwargs, "training": True})
         return call_at_inference(site, args, kwargs)
 
-    with _keras.observed(norms, meter):
-        for inputs in batches(model, data, "Measuring statistics"):
-            with keras.StatelessScope():  # nothing is written: no moving average, no state of a recurrent layer
-                runner.advance(runner.start(inputs), call)
+    for inputs in batches(model, data, "Measuring statistics"):
+        # Nothing is written: no moving average, no state of a recurrent layer.
+        with running(model), keras.StatelessScope(), _keras.observed(norms, meter):
+            runner.advance(runner.start(inputs), call)
     measured = list(meter.read())
     for norm, moments in measured:
         check_finite(norm, moments)

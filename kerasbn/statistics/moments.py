@@ -16,7 +16,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from kerasbn import _keras
 from kerasbn.arrays import Array, array_of
+from kerasbn.errors import UnsupportedModelError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,16 +64,29 @@ class Meter:
 
     def __init__(self) -> None:
         self._moments: dict[keras.layers.BatchNormalization, Moments] = {}
+        self._hidden: dict[keras.layers.BatchNormalization, None] = {}
 
     def __call__(
         self, norm: keras.layers.BatchNormalization, inputs: Any, training: Any = None, mask: Any = None
     ) -> None:
         """Take a batch in."""
+        if _keras.is_traced(inputs):
+            self._hidden[norm] = None
+            return
         moments = moments_of(inputs, norm.axis, mask)
         self._moments[norm] = self._moments[norm] + moments if norm in self._moments else moments
 
     def read(self) -> Iterator[tuple[keras.layers.BatchNormalization, Moments]]:
-        """The moments of each that got any value."""
+        """The moments of each that got any value.
+
+        Raises:
+            UnsupportedModelError: if a call of one was hidden.
+        """
+        for norm in self._hidden:
+            raise UnsupportedModelError(
+                f"Layer {norm.name!r} is called inside of a function that is compiled on the way, such as that of "
+                "keras.ops.vectorized_map, so what it gets cannot be seen. Call it on the whole batch."
+            )
         return ((norm, moments) for norm, moments in self._moments.items() if moments.count)
 
 

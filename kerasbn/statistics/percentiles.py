@@ -17,9 +17,10 @@ from kerasbn.arrays import Array, array_of
 from kerasbn.catalog.roles import Role, role_of
 from kerasbn.errors import OptionError
 from kerasbn.graph.model import CallSite, Graph, matches
-from kerasbn.graph.read import read
+from kerasbn.graph.read import read_to_run
 from kerasbn.graph.run import Runner, call_at_inference
 from kerasbn.statistics.data import batches
+from kerasbn.statistics.running import running
 
 _STATISTICS = ("moving_mean", "moving_variance", "gamma", "beta")
 
@@ -38,7 +39,7 @@ class Watch:
     """
 
     def __init__(self, model: keras.Model, layers: str | Iterable[str] | None, channel: int | None) -> None:
-        self._graph = read(model)
+        self._graph = read_to_run(model)
         self._sites = _chosen(self._graph, layers)
         self._channel = channel
 
@@ -55,7 +56,7 @@ class Watch:
 
         runner = Runner(self._graph, lambda site: site.address in addresses)
         (inputs,) = batches(self._graph.model, iter([(data,)]), "Looking at the layers")
-        with keras.StatelessScope():  # no state of a recurrent layer is written
+        with running(self._graph.model), keras.StatelessScope():  # no state of a recurrent layer is written
             runner.advance(runner.start(inputs), call)
         return ((address, np.concatenate(parts)) for address, parts in seen.items())
 

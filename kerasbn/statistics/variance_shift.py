@@ -15,10 +15,11 @@ import numpy as np
 from kerasbn import _keras
 from kerasbn.catalog.roles import Role, role_of
 from kerasbn.graph.model import CallSite
-from kerasbn.graph.read import read
+from kerasbn.graph.read import read_to_run
 from kerasbn.graph.run import Runner, call_at_inference
 from kerasbn.statistics.data import batches
 from kerasbn.statistics.moments import Moments, moments_of
+from kerasbn.statistics.running import running
 
 
 def variance_shift(model: keras.Model, data: Any, steps: int | None = None) -> dict[str, float]:
@@ -45,13 +46,14 @@ def variance_shift(model: keras.Model, data: Any, steps: int | None = None) -> d
 
     - [Li et al., 2018](https://arxiv.org/abs/1801.05134).
     """
-    runner = Runner(read(model), _is_norm)
+    runner = Runner(read_to_run(model), _is_norm)
     inferred: dict[str, Moments] = {}
     trained: dict[str, Moments] = {}
     with keras.StatelessScope():  # random numbers go on from batch to batch, and are forgotten in the end
         for inputs in batches(model, data, "Measuring the variance shift", steps):
-            runner.advance(runner.start(inputs), _Watch(inferred, noisy=False))
-            runner.advance(runner.start(inputs), _Watch(trained, noisy=True))
+            with running(model):
+                runner.advance(runner.start(inputs), _Watch(inferred, noisy=False))
+                runner.advance(runner.start(inputs), _Watch(trained, noisy=True))
     return {address: _ratio(trained[address], inferred[address]) for address in inferred}
 
 
@@ -65,7 +67,8 @@ class _Watch:
     def __call__(self, site: CallSite, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         operation: Any = site.operation
         if _is_norm(site):
-            new = moments_of(args[0], operation.axis, kwargs.get("mask", _keras.mask_of(args[0])))
+            mask = kwargs.get("mask")
+            new = moments_of(args[0], operation.axis, _keras.mask_of(args[0]) if mask is None else mask)
             old = self._moments.get(site.address)
             self._moments[site.address] = new if old is None else old + new
         if self._noisy and role_of(operation) is Role.DROPOUT:

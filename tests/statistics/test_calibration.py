@@ -1,5 +1,8 @@
 """Statistics are those of the data, layer after layer."""
 
+import functools
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -72,6 +75,52 @@ class Subclassed(keras.Model):
         return self.head(self.block(self.dense(x), training=training))
 
 
+class Compiled(Block):
+    """A layer whose call TensorFlow compiles: once traced, it does not come back to Python."""
+
+    @tf.function
+    def call(self, x, training=None):
+        return super().call(x, training=training)
+
+
+class CompiledModel(Subclassed):
+    """A model whose call TensorFlow compiles."""
+
+    @tf.function(jit_compile=True)
+    def call(self, x, training=None):
+        return super().call(x, training=training)
+
+
+class NeverCalled(Block):
+    """A layer that holds a normalization that it never calls, so that it is never built."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.spare = L.BatchNormalization(name="spare")
+
+
+class Trainer(keras.Model):
+    """A functional model that trains in a way of its own."""
+
+    def train_step(self, data):
+        raise NotImplementedError
+
+
+def _with_layer(kind):
+    return keras.Sequential([keras.Input((6, 6, 3)), L.Dense(4), kind(name="b"), L.Flatten(), L.Dense(2)])
+
+
+def _trainer():
+    model = _functional()
+    return Trainer(model.input, model.output)
+
+
+def _compiled_model():
+    model = CompiledModel()
+    model(DATA[:2])
+    return model
+
+
 def _subclassed():
     model = Subclassed()
     model(DATA[:2])
@@ -84,6 +133,10 @@ MODELS = {
     "inside of custom layers": _custom_layers,
     "every step": _every_step,
     "subclassed": _subclassed,
+    "compiled layer": lambda: _with_layer(Compiled),
+    "compiled model": _compiled_model,
+    "holds one that is never called": lambda: _with_layer(NeverCalled),
+    "trains in its own way": _trainer,
 }
 
 
@@ -99,14 +152,14 @@ def _inputs_at_inference(model, data):
         values = np.asarray(inputs, "float64").reshape(-1, inputs.shape[-1])
         got.setdefault(norm, []).append(values if mask is None else values[np.asarray(mask).ravel()])
 
-    with _keras.observed(_norms(model), note):
+    with _keras.every_call_made(), _keras.observed(_norms(model), note):
         model(data, training=False)
     return {norm: np.concatenate(parts) for norm, parts in got.items()}
 
 
 def _assert_calibrated(model, data=DATA, rtol=1e-4):
     got = _inputs_at_inference(model, data)
-    assert got.keys() == set(_norms(model))
+    assert got.keys() == {norm for norm in _norms(model) if norm.built}
     for norm, values in got.items():
         scale = np.abs(values).max()
         np.testing.assert_allclose(norm.moving_mean, values.mean(0), rtol=rtol, atol=1e-5 * scale)
@@ -126,6 +179,7 @@ def test_every_layer_has_the_statistics_of_its_inputs(case, fits, monkeypatch):
     for variable, value in zip(others, before, strict=True):
         np.testing.assert_array_equal(variable, value)
     assert not any("call" in vars(norm) for norm in _norms(model))
+    assert not tf.config.functions_run_eagerly()
 
 
 FORMS = {
@@ -171,12 +225,75 @@ def test_a_normalization_called_several_times_pools_its_calls():
     np.testing.assert_allclose(norm.moving_variance, both.var(0, ddof=1), rtol=1e-4)
 
 
-def test_masked_steps_do_not_count():
-    inputs = keras.Input((5, 4), name="in")
-    x = L.BatchNormalization(name="n")(L.Dense(3)(L.Masking()(inputs)))
-    model = randomize(keras.Model(inputs, L.LSTM(2)(x)))
-    data = np.random.default_rng(0).normal(3, 1, (40, 5, 4)).astype("float32")
-    data[:25, 2:] = 0
+STEPS = np.random.default_rng(0).normal(3, 1, (40, 5, 4)).astype("float32")
+STEPS[:25, 2:] = 0
+COUNTING = np.any(STEPS, -1)
+
+
+def _inner(**kwargs):
+    inputs = keras.Input((5, 4))
+    return keras.Model(inputs, L.BatchNormalization(name="n")(L.Dense(3)(inputs)), name="inner", **kwargs)
+
+
+def _inner_sequential():
+    return keras.Sequential([L.Dense(3), L.BatchNormalization(name="n"), L.Dense(3)], name="sequential")
+
+
+def _inner_at_once():
+    inputs = keras.Input((5, 4))
+    return keras.Model(inputs, L.BatchNormalization(name="n")(inputs), name="inner")
+
+
+def _inner_deep():
+    inputs = keras.Input((5, 4))
+    return keras.Model(inputs, _inner_sequential()(_inner_at_once()(inputs)), name="deep")
+
+
+def _inner_passing_on():
+    inputs = keras.Input((5, 4))
+    return keras.Model(inputs, _inner()(inputs, mask=keras.ops.any(keras.ops.not_equal(inputs, 0), -1)), name="passing")
+
+
+def _inner_every_step():
+    network = [keras.Input((4,)), L.Dense(3), L.BatchNormalization(name="n"), L.Dense(3)]
+    return L.TimeDistributed(keras.Sequential(network))
+
+
+INNER = {
+    "functional": _inner,
+    "sequential": _inner_sequential,
+    "normalization first": _inner_at_once,
+    "deep": _inner_deep,
+    "given further inside": _inner_passing_on,
+    "every step": _inner_every_step,
+}
+
+
+@pytest.mark.parametrize("given", ["travels", "passed on"])
+@pytest.mark.parametrize("case", INNER)
+def test_masks_reach_models_inside(case, given):
+    inputs, counting = keras.Input((5, 4), name="in"), keras.Input((5,), dtype="bool", name="counting")
+    inner = INNER[case]()
+    x = L.Activation("linear")(inputs)
+    x = inner(L.Masking()(x)) if given == "travels" else inner(x, mask=counting)
+    model = randomize(keras.Model([inputs, counting], L.Dense(2)(x)))
+    kerasbn.calibrate(model, [STEPS, COUNTING])
+    _assert_calibrated(model, [STEPS, COUNTING])
+    if given == "passed on" and case != "given further inside":
+        before = _statistics(model)
+        kerasbn.calibrate(model, [STEPS, np.ones_like(COUNTING)])
+        same = map(functools.partial(np.allclose, rtol=0.05), before, _statistics(model))
+        assert not all(same), "a mask that changes nothing tells nothing"
+
+
+def test_masks_of_several_inputs_each_reach_theirs():
+    left, right, counting = keras.Input((5, 4)), keras.Input((5, 4)), keras.Input((5,), dtype="bool")
+    sides = {"a": keras.Input((5, 4)), "b": keras.Input((5, 4))}
+    normalized = [L.BatchNormalization(name=f"n_{name}")(side) for name, side in sides.items()]
+    inner = keras.Model(sides, normalized, name="inner")
+    outputs = inner({"a": left, "b": right}, mask={"a": None, "b": counting})
+    model = randomize(keras.Model([left, right, counting], outputs))
+    data = [STEPS, STEPS, COUNTING]
     kerasbn.calibrate(model, data)
     _assert_calibrated(model, data)
 
@@ -204,6 +321,20 @@ def _statistics(model):
     return [variable.numpy() for norm in _norms(model) for variable in (norm.moving_mean, norm.moving_variance)]
 
 
+def _endless():
+    while True:
+        yield DATA[:30]
+
+
+class Endless(keras.utils.PyDataset):
+    @property
+    def num_batches(self):
+        return None
+
+    def __getitem__(self, index):
+        return DATA[:30]
+
+
 def _interrupted():
     yield DATA[:30]
     yield DATA[30:60]
@@ -215,7 +346,30 @@ FAILURES = {
     "not finite": (lambda: DATA * np.inf, kerasbn.OptionError, "layer 'n0' normalizes is not finite"),
     "overflow further down": (lambda: DATA * np.float32(1e37), kerasbn.OptionError, "is not finite"),
     "no batch": (lambda: DATA[:0], kerasbn.OptionError, "holds no batch"),
+    "no example": (lambda: (DATA[:0] for _ in range(3)), kerasbn.OptionError, "holds no batch"),
     "another shape": (lambda: DATA[..., :2], kerasbn.OptionError, "'in' has shape"),
+    "another shape later": (lambda: iter([DATA[:30], DATA[:30, ..., :2]]), kerasbn.OptionError, "'in' has shape"),
+    "another rank": (
+        lambda: DATA[0],
+        kerasbn.OptionError,
+        r"have the shapes \[\(None, 6, 6, 3\)\], the data \[\(6, 6, 3",
+    ),
+    "none": (lambda: None, kerasbn.OptionError, "it is None"),
+    "no data": (list, kerasbn.OptionError, r"it is \[\]"),
+    "a batch is none": (lambda: iter([DATA[:30], None]), kerasbn.OptionError, "a batch of it is None"),
+    "the inputs are none": (lambda: iter([(None, DATA[:30])]), kerasbn.OptionError, "a batch of it is None"),
+    "numbers": (lambda: DATA[:4].tolist(), kerasbn.OptionError, "numpy.asarray"),
+    "examples": (lambda: list(DATA), kerasbn.OptionError, r"numpy.stack\(examples\)"),
+    "batches": (lambda: [DATA[:30], DATA[30:60]], kerasbn.OptionError, r"iter\(batches\)"),
+    "with targets": (lambda: (DATA, DATA[:, 0]), kerasbn.OptionError, "without targets"),
+    "endless dataset": (
+        lambda: tf.data.Dataset.from_tensor_slices(DATA).batch(30).repeat(),
+        kerasbn.OptionError,
+        r"never ends.*itertools.islice",
+    ),
+    "endless PyDataset": (Endless, kerasbn.OptionError, "never ends"),
+    "endless cycle": (lambda: itertools.cycle([DATA[:30]]), kerasbn.OptionError, "not ended after 10000 batches"),
+    "endless generator": (_endless, kerasbn.OptionError, "not ended after 10000 batches"),
 }
 
 
@@ -226,6 +380,98 @@ def test_statistics_are_as_before_after_a_failure(case):
     before = _statistics(model)
     with pytest.raises(error, match=message):
         kerasbn.calibrate(model, data())
+    for value, kept in zip(_statistics(model), before, strict=True):
+        np.testing.assert_array_equal(value, kept)
+
+
+def test_what_a_generator_holds_is_limited(monkeypatch):
+    monkeypatch.setattr(calibration, "_HELD_BYTES", 20_000)
+    with pytest.raises(kerasbn.OptionError, match="Pass steps"):
+        kerasbn.calibrate(_functional(), _endless())
+    model = randomize(_functional())
+    kerasbn.calibrate(model, _endless(), steps=3)
+    _assert_calibrated(model, np.concatenate([DATA[:30]] * 3))
+
+
+REMEDIES = {
+    "asarray": lambda: np.asarray(DATA.tolist()),
+    "stack": lambda: np.stack(list(DATA)),
+    "iter": lambda: iter([DATA[:30], DATA[30:60], DATA[60:]]),
+    "a part of a generator": lambda: itertools.islice((part for part in itertools.cycle(np.split(DATA, 3))), 3),
+    "a part of a dataset": lambda: itertools.islice(tf.data.Dataset.from_tensor_slices(DATA).batch(30).repeat(), 3),
+}
+
+
+@pytest.mark.parametrize("remedy", REMEDIES)
+def test_what_the_errors_advise(remedy):
+    model = randomize(_functional())
+    kerasbn.calibrate(model, REMEDIES[remedy]())
+    _assert_calibrated(model)
+
+
+def test_a_part_of_an_endless_dataset():
+    model = randomize(_functional())
+    kerasbn.calibrate(model, itertools.islice(Endless(), 2))
+    _assert_calibrated(model, np.concatenate([DATA[:30]] * 2))
+
+
+def test_a_batch_size_that_the_model_does_not_take():
+    model = keras.Sequential([keras.Input(batch_shape=(4, 3)), L.BatchNormalization(), L.Dense(1)])
+    with pytest.raises(kerasbn.OptionError, match="no batch of 4 examples"):
+        kerasbn.calibrate(model, iter([np.ones((16, 3), "float32")]))
+
+
+class Hidden(L.Layer):
+    """Calls a normalization on each example, in a function that is compiled on the way."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.norm = L.BatchNormalization(name="hidden")
+
+    def build(self, shape):
+        self.norm.build(shape)
+
+    def call(self, x):
+        return keras.ops.vectorized_map(lambda example: self.norm(example[None])[0], x)
+
+
+class WithoutCall(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.network = _functional()
+
+
+class OfKeras2:
+    name, layers = "old", ()
+
+
+OfKeras2.__module__ = "tf_keras.src.engine.sequential"
+
+MODELS_THAT_CANNOT_BE = {
+    "not built": (lambda: keras.Sequential([L.Dense(3), L.BatchNormalization()]), "not built yet"),
+    "subclassed, not built": (Subclassed, "not built yet"),
+    "without a call": (WithoutCall, "has no call"),
+    "hidden values": (lambda: _with_layer(Hidden), "'hidden' is called inside of a function"),
+    "of Keras 2": (OfKeras2, r"tf_keras.*model.save\('model.h5'\)"),
+    "none": (lambda: None, "Expected a Keras 3 model"),
+    "a layer": (L.BatchNormalization, "Expected a Keras 3 model"),
+    "a path": (lambda: "model.keras", "Expected a Keras 3 model"),
+}
+
+
+@pytest.mark.parametrize("case", MODELS_THAT_CANNOT_BE)
+def test_models_that_cannot_be_calibrated(case):
+    make, message = MODELS_THAT_CANNOT_BE[case]
+    with pytest.raises(kerasbn.UnsupportedModelError, match=message):
+        kerasbn.calibrate(make(), DATA)
+
+
+@pytest.mark.parametrize("data", [DATA[..., :2], DATA[0, 0], [DATA, DATA]], ids=["width", "rank", "list"])
+def test_a_model_without_a_graph_that_cannot_be_run(data):
+    model = _subclassed()
+    before = _statistics(model)
+    with pytest.raises(kerasbn.OptionError, match="cannot be run on option data"):
+        kerasbn.calibrate(model, data)
     for value, kept in zip(_statistics(model), before, strict=True):
         np.testing.assert_array_equal(value, kept)
 
