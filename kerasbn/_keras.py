@@ -16,6 +16,7 @@ from numbers import Number
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras.src.backend import get_keras_mask, set_keras_mask
 from keras.src.backend.common.global_state import get_global_attribute
 from keras.src.models.functional import Functional as Functional
@@ -381,11 +382,68 @@ TRAINING_ATTRIBUTES = ("optimizer", "train_function", "stop_training", "steps_pe
 """What training a model changes about it besides variables."""
 
 
-def train_with(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
-    """Have the next step of training use another optimizer, and be one step."""
+@contextlib.contextmanager
+def trained_with(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> Iterator[Callable[[Any], Any]]:
+    """Have a model trained with another optimizer inside, by what it gives: a step of training on a batch.
+
+    A `train_step` gets the batch as `fit` would hand it on: `Model.train_on_batch` fills it up with `None`.
+    """
+    before = {name: getattr(model, name) for name in TRAINING_ATTRIBUTES}
+    own = vars(model).get("train_step")
+    length: int | None = None
+    step = model.train_step
+
+    def train_step(*arguments: Any) -> Any:
+        *state, batch = arguments  # there is a state on JAX
+        outcome = step(*state, batch[0] if length is None else batch[:length])
+        return outcome if state or isinstance(outcome, dict) else {}
+
+    def train_on(batch: Any) -> Any:
+        nonlocal length
+        length = len(batch) if isinstance(batch, list | tuple) else None
+        return model.train_on_batch(*keras.utils.unpack_x_y_sample_weight(batch), return_dict=True)
+
     model.optimizer = optimizer
     model.train_function = None  # compiled for the one before
     model.steps_per_execution = 1
+    object.__setattr__(model, "train_step", train_step)
+    try:
+        yield train_on
+    finally:
+        object.__delattr__(model, "train_step")
+        if own is not None:
+            object.__setattr__(model, "train_step", own)
+        for name, value in before.items():
+            setattr(model, name, value)
+
+
+@contextlib.contextmanager
+def beginnings() -> Iterator[list[tuple[keras.Variable, Callable[[], Any]]]]:
+    """The variables that come into being inside, in their order, each with what gives the value that it begins with.
+
+    `Variable._initialize` is gone through by each of them, also where a function is being compiled.
+    """
+    noted: list[tuple[keras.Variable, Callable[[], Any]]] = []
+    initialize = keras.Variable._initialize
+
+    def note(variable: keras.Variable, value: Any) -> None:
+        if callable(value):
+            noted.append((variable, value))
+        elif not is_traced(value):
+            array = np.array(keras.ops.convert_to_numpy(value))
+            noted.append((variable, lambda: array))
+        initialize(variable, value)
+
+    keras.Variable._initialize = note
+    try:
+        yield noted
+    finally:
+        keras.Variable._initialize = initialize
+
+
+def is_keras_object(value: Any) -> bool:
+    """Whether something is of one of Keras's classes, or of one that was made from them."""
+    return any(map(is_keras_own, type(value).__mro__))
 
 
 def global_seed_variables() -> list[keras.Variable]:

@@ -7,6 +7,8 @@ import textwrap
 import traceback
 from pathlib import Path
 
+_HOW_A_GRAPH_WAS_MADE = r'(Graph execution error:\s*)?Detected at node .*?call last\):\n(\s*File "[^\n]*\n)*\s*'
+
 
 class KerasBNError(Exception):
     """Base class of every error that kerasbn raises on purpose."""
@@ -29,8 +31,12 @@ class OptionError(KerasBNError):
 
 
 def quoted(error: BaseException) -> str:
-    """Another library's message as one line of plain text, to be quoted in ours. The end of a long one is cut."""
+    """Another library's message as one line of plain text, to be quoted in ours. The end of a long one is cut.
+
+    Where TensorFlow says at length ahead of the cause how the graph was made, that is left out.
+    """
     plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    plain = re.sub(_HOW_A_GRAPH_WAS_MADE, "", plain, flags=re.DOTALL)
     return textwrap.shorten(plain, 400, placeholder=" ...").rstrip(".") or type(error).__name__
 
 

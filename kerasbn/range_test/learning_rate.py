@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from kerasbn import _keras
 from kerasbn.compilation.memory import leaves
 from kerasbn.compilation.optimizer import successor_of
 from kerasbn.errors import OptionError, quoted
+from kerasbn.graph.read import check_model
 from kerasbn.progress import shown
 from kerasbn.range_test.restoring import restored
 
@@ -85,7 +86,9 @@ def find_learning_rate(
 ) -> LearningRateCurve:
     """Find the learning rate for a compiled model by training it a little at ever higher ones.
 
-    Afterwards the model is as before, bit for bit: weights, statistics, optimizer, random state.
+    Afterwards the model is as before, bit for bit: weights, statistics, states, all of its
+    optimizers, random state; also after an error or an interrupt. What was not built yet is built
+    then, with the weights that it begins with.
 
     Example:
 
@@ -112,8 +115,10 @@ def find_learning_rate(
         A `LearningRateCurve`.
 
     Raises:
-        OptionError: if the model was not compiled, has several optimizers, an argument is not
-            valid, the data does not fit, or the loss is never finite.
+        OptionError: if the model was not compiled, has several optimizers or a `train_step` that
+            uses another one or logs no loss, an argument is not valid, the data does not fit, or the
+            loss is never finite.
+        UnsupportedModelError: if it is no Keras 3 model.
 
     Reference:
 
@@ -124,15 +129,23 @@ def find_learning_rate(
     rates = np.geomspace(lowest, highest, steps)
     losses: list[float] = []
     diverged = False
-    with restored(model):
-        optimizer = successor_of(model.optimizer, rate=lowest)
-        _keras.train_with(model, optimizer)
-        (leaf,) = leaves(optimizer)
+    optimizer = successor_of(model.optimizer, rate=lowest)
+    (leaf,) = leaves(optimizer)
+    with restored(model), _keras.trained_with(model, optimizer) as train_on:
         for rate, batch in zip(rates, shown(_endless(data, batch_size), "Trying learning rates", steps), strict=False):
             leaf.learning_rate = rate
-            losses.append(_loss(model, batch))
+            logs = _trained(model, train_on, batch)
+            if "loss" not in logs:
+                _check_stepped(model, leaf)
+                raise OptionError(
+                    f"The train_step of model {model.name!r} returns {', '.join(logs) or 'nothing'}, and no 'loss', "
+                    "which the test goes by. Let it return that as well."
+                )
+            losses.append(float(np.mean(logs["loss"])))
             if diverged := _has_diverged(losses):
                 break
+        if losses:
+            _check_stepped(model, leaf)
     finite = [loss for loss in losses if math.isfinite(loss)]
     if len(finite) < _FEWEST:
         raise OptionError(
@@ -146,9 +159,11 @@ def find_learning_rate(
 
 
 def _check(model: keras.Model, lowest: float, highest: float, steps: int) -> None:
-    if not model.compiled:
+    check_model(model)
+    if not model.compiled or model.optimizer is None:
         raise OptionError(
-            f"Model {model.name!r} was never compiled, so it cannot be trained. Call model.compile first."
+            f"Model {model.name!r} was never compiled, so it cannot be trained. Call model.compile first; a compile of "
+            "its own has to call super().compile(optimizer=...)."
         )
     if len(leaves(model.optimizer)) > 1:
         raise OptionError(f"Model {model.name!r} has several optimizers; the test of one learning rate needs one.")
@@ -161,8 +176,10 @@ def _check(model: keras.Model, lowest: float, highest: float, steps: int) -> Non
 def _endless(data: Any, batch_size: int) -> Iterator[Any]:
     """Batches, over and over."""
     if isinstance(data, Iterator):
-        yield from data
+        yield from filter(_has_examples, data)
         return
+    if isinstance(data, tuple) and len(data) not in (1, 2, 3):
+        raise OptionError(f"Option data is a tuple of {len(data)}; it must be (x, y) or (x, y, sample_weight).")
     while True:
         empty = True
         try:
@@ -173,17 +190,43 @@ def _endless(data: Any, batch_size: int) -> Iterator[Any]:
                 f"Option data cannot be taken batch by batch: {quoted(error)}. It must be arrays (x, y), a "
                 "tf.data.Dataset, a keras.utils.PyDataset, or a generator of batches."
             ) from error
-        for batch in batches:
+        for batch in filter(_has_examples, batches):
             empty = False
             yield batch
         if empty:
             raise OptionError("Option data holds no batch.")
 
 
-def _loss(model: keras.Model, batch: Any) -> float:
-    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+def _has_examples(batch: Any) -> bool:
+    shapes: Iterator[Any] = (getattr(leaf, "shape", ()) for leaf in keras.tree.flatten(batch))
+    return all(shape[0] for shape in shapes if len(shape))
+
+
+def _trained(model: keras.Model, train_on: Callable[[Any], Any], batch: Any) -> Mapping[str, Any]:
+    """What a step of training on a batch logs."""
     model.reset_metrics()  # Keras gives the mean over all batches since then
-    return float(model.train_on_batch(x, y, sample_weight, return_dict=True)["loss"])
+    try:
+        logs: Mapping[str, Any] = train_on(batch)
+    except Exception as error:
+        raise OptionError(
+            f"Model {model.name!r} cannot be trained on option data: {quoted(error)}. Pass what model.fit takes: a "
+            "tuple of arrays (x, y), or batches (x, y)."
+        ) from error
+    return logs
+
+
+def _check_stepped(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
+    """Refuse a model that trains past the optimizer whose learning rate is tried."""
+    if int(_keras.step_counter(optimizer)):
+        return
+    others = [
+        name for name, value in _keras.own_attributes(model).items() if isinstance(value, keras.optimizers.Optimizer)
+    ]
+    raise OptionError(
+        f"Training model {model.name!r} made no step with model.optimizer, whose learning rate the test varies"
+        f"{f'; its train_step may use {listed}' if (listed := ', '.join(others)) else ''}. Let it use self.optimizer, "
+        "or test the networks that it trains one by one."
+    )
 
 
 def _has_diverged(losses: list[float]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,22 +15,49 @@ from kerasbn import _keras
 
 @contextlib.contextmanager
 def restored(model: keras.Model) -> Iterator[None]:
-    """Afterwards the model is as before, whatever happens inside: an error, an interrupt.
+    """Afterwards all that a model holds has the values from before, whatever happens inside: an error, an interrupt.
 
-    That is its variables (weights, statistics, states, seeds), its metrics, its optimizer and what
-    it was compiled to, and the random state of Python, NumPy and Keras.
+    That is every variable of it, of its layers, optimizers and metrics: weights, statistics, states,
+    slots, seeds. Those that come into being inside get the values that they begin with. The random
+    state of Python, NumPy and Keras is as before as well.
     """
-    variables = [*model.variables, *model.metrics_variables, *_keras.global_seed_variables()]
-    values = [variable.numpy() for variable in variables]
-    attributes = {name: getattr(model, name) for name in _keras.TRAINING_ATTRIBUTES}
+    values = [(variable, np.array(variable.numpy())) for variable in _held_by(model)]
     python, numpy = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        for name, value in attributes.items():
-            setattr(model, name, value)
-        model.reset_metrics()  # some may have come into being
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
-        random.setstate(python)
-        np.random.set_state(numpy)
+    with _keras.beginnings() as beginnings:
+        try:
+            yield
+        finally:
+            for variable, value in values:
+                variable.assign(value)
+            held = {id(variable) for variable in _held_by(model)}
+            for variable, value_of in beginnings:
+                if id(variable) in held:
+                    variable.assign(value_of())
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+def _held_by(model: keras.Model) -> list[Any]:
+    """Every variable in the attributes of a model and of what it is made of, in lists and dicts too, once."""
+    found: list[Any] = []
+    seen: dict[int, Any] = {}
+    waiting = [model, _keras.global_seed_variables()]
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen[id(each)] = each
+        if _is_variable(each):
+            found.append(each)
+        elif isinstance(each, dict):
+            waiting.extend(each.values())
+        elif isinstance(each, list | tuple | set):
+            waiting.extend(each)
+        elif _keras.is_keras_object(each):
+            waiting.extend(getattr(each, "__dict__", {}).values())
+    return found
+
+
+def _is_variable(value: Any) -> bool:
+    """Whether something is a variable, Keras's or TensorFlow's."""
+    return all(callable(getattr(value, name, None)) for name in ("assign", "numpy"))

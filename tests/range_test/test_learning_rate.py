@@ -1,5 +1,6 @@
 """The range test leaves nothing behind, and says what it was told to."""
 
+import itertools
 import random
 import sys
 
@@ -11,6 +12,7 @@ from keras import layers as L
 from keras.optimizers import schedules
 
 import kerasbn
+from kerasbn import _keras
 from kerasbn.range_test.learning_rate import _has_diverged
 from tests.helpers import sequential
 
@@ -57,6 +59,137 @@ def test_the_model_is_as_before(optimizer, trained):
     assert _state(model) == before
     assert len(curve.rates) == len(curve.losses) == len(curve.smoothed)
     assert len(set(curve.losses)) > 10, "a model that does not train tells nothing"
+
+
+def _unbuilt():
+    return keras.Sequential([L.Dense(16, "relu"), L.BatchNormalization(), L.Dropout(0.5), L.Dense(3, "softmax")])
+
+
+class LateLayer(L.Layer):
+    """Makes a layer and a weight when it is built."""
+
+    def build(self, shape):
+        self.inner = L.Dense(16, kernel_initializer=keras.initializers.GlorotNormal(keras.random.SeedGenerator(4)))
+        self.inner.build(shape)
+        self.scale = self.add_weight(shape=(16,), initializer="ones")
+
+    def call(self, x):
+        return self.inner(x) * self.scale
+
+
+class Unbuilt(keras.Model):
+    """A subclassed model of layers that are built when they are first called."""
+
+    def __init__(self):
+        super().__init__()
+        self.late, self.norm, self.head = LateLayer(), L.BatchNormalization(), L.Dense(3, "softmax")
+
+    def call(self, x, training=None):
+        return self.head(self.norm(self.late(x), training=training))
+
+
+@pytest.mark.parametrize("eagerly", [False, True], ids=["compiled", "eagerly"])
+@pytest.mark.parametrize("make", [_unbuilt, Unbuilt])
+def test_what_is_built_on_the_way_is_as_if_built_by_hand(make, eagerly):
+    expected = None
+    for look in (False, True):
+        keras.utils.set_random_seed(5)
+        model = make()
+        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], run_eagerly=eagerly)
+        if look:
+            kerasbn.find_learning_rate(model, (X, Y), steps=20)
+        else:
+            model(X)
+        values = [variable.numpy() for variable in model.variables if len(variable.shape)]
+        expected = values if expected is None else expected
+        for one, other in zip(expected, values, strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert not model.optimizer.built
+    assert not any(np.any(variable) for variable in model.metrics_variables)
+
+
+class Holder(keras.Model):
+    """A model that holds all kinds of state that training changes, in all kinds of places."""
+
+    def __init__(self, built):
+        super().__init__()
+        self.rnn = L.SimpleRNN(4, stateful=True, unroll=True)
+        self.head = L.Dense(3, "softmax")
+        self.noise = L.GaussianNoise(0.1)
+        self.seeds = {"own": keras.random.SeedGenerator(3)}
+        self.second = keras.optimizers.Adam(0.1)
+        self.others = [keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1, momentum=0.9), 4.0)]
+        self.mean = keras.metrics.Mean(name="mean")
+        self.count = tf.Variable(0)
+        self.extra = self.add_weight(shape=(2,), initializer="ones", name="extra")
+        self(X[:32].reshape(32, 3, 4))
+        self.compile(keras.optimizers.Adam(0.1), "sparse_categorical_crossentropy")
+        for optimizer in (self.optimizer, self.second, *self.others) if built else ():
+            optimizer.build(self.head.trainable_variables)
+
+    def call(self, x, training=None):
+        return self.head(self.noise(self.rnn(x), training=training))
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(y=y, y_pred=self(x, training=True))
+        weights = self.head.trainable_variables
+        gradients = tape.gradient(loss, weights)
+        for optimizer in (self.optimizer, self.second, *self.others):
+            optimizer.apply(gradients, weights)
+        self.mean.update_state(loss)
+        self.count.assign_add(1)
+        self.extra.assign(self.extra + keras.random.normal((2,), seed=self.seeds["own"]))
+        return {"loss": loss}
+
+
+def _state_of_holder(model):
+    optimizers = (model.optimizer, model.second, *model.others)
+    return {
+        "variables": [variable.numpy().tobytes() for variable in (*model.variables, *model.rnn.states, model.count)],
+        "seeds": [model.seeds["own"].state.numpy().tobytes(), model.noise.seed_generator.state.numpy().tobytes()],
+        "iterations": [int(optimizer.iterations) for optimizer in optimizers],
+        "slots": [{v.path: v.numpy().tobytes() for v in each.variables} for each in optimizers if each.built],
+    }
+
+
+@pytest.mark.parametrize("ends", ["well", "with an error", "with an interrupt", "in the training step"])
+@pytest.mark.parametrize("built", [True, False], ids=["trained", "fresh"])
+def test_all_that_a_model_holds_is_as_before(built, ends):
+    model = Holder(built)
+    sequences = X.reshape(96, 3, 4)
+    if built:
+        model.fit(sequences, Y, batch_size=32, verbose=0)
+
+    def batches():
+        for start in np.tile([0, 32, 64], 5):
+            yield sequences[start : start + 32], Y[start : start + 32]
+        if ends == "in the training step":
+            yield sequences[:32, :, :2], Y[:32]
+        if ends != "well":
+            raise {"with an error": ZeroDivisionError, "with an interrupt": KeyboardInterrupt}[ends]
+
+    before = _state_of_holder(model)
+    trained = []
+    with _keras.observed([model.head], lambda *args, **kwargs: trained.append(1)):
+        if ends == "well":
+            assert len(set(kerasbn.find_learning_rate(model, batches(), highest=1e-3).losses)) > 10
+        else:
+            with pytest.raises((ZeroDivisionError, KeyboardInterrupt, kerasbn.OptionError)):
+                kerasbn.find_learning_rate(model, batches(), highest=1e-3)
+    assert trained
+    after = _state_of_holder(model)
+    if not built:  # what was not built is built now, and has the slots that it begins with
+        for optimizer in (model.second, *model.others):
+            twin = type(optimizer).from_config(optimizer.get_config())
+            twin.build(model.head.trainable_variables)
+            for ours, theirs in zip(optimizer.variables, twin.variables, strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+        before.pop("slots")
+        after.pop("slots")
+    assert after == before
+    assert "train_step" not in vars(model)
 
 
 def test_training_goes_on_as_if_nothing_had_happened():
@@ -145,6 +278,112 @@ def test_a_model_with_a_training_step_of_its_own():
     assert kerasbn.find_learning_rate(model, (X, Y), steps=20).rates
 
 
+class OfTheGuide(keras.Model):
+    """Trains as the guides of keras.io have it."""
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(y=y, y_pred=self(x, training=True))
+        self.optimizer.apply(tape.gradient(loss, self.trainable_variables), self.trainable_variables)
+        return {"loss": loss}
+
+
+class OfWeights(OfTheGuide):
+    def train_step(self, data):
+        x, y, sample_weight = data
+        assert sample_weight is not None
+        return super().train_step((x, y))
+
+
+class OfInputs(OfTheGuide):
+    def train_step(self, data):
+        return super().train_step((data, keras.ops.zeros(32)))
+
+
+class OfADict(OfTheGuide):
+    def train_step(self, data):
+        return super().train_step((data["x"], data["y"]))
+
+
+class OfATuple(OfTheGuide):
+    def train_step(self, data):
+        (x,) = data
+        return super().train_step((x, keras.ops.zeros(32)))
+
+
+def _batched(*arrays):
+    return tf.data.Dataset.from_tensor_slices(arrays[0] if len(arrays) == 1 else arrays).batch(32)
+
+
+AS_FIT_GIVES_IT = {
+    "two": (OfTheGuide, lambda: (X, Y)),
+    "two, of a dataset": (OfTheGuide, lambda: _batched(X, Y)),
+    "two, of a generator": (OfTheGuide, lambda: itertools.cycle([(X[:32], Y[:32])])),
+    "two, in lists": (OfTheGuide, lambda: itertools.cycle([[X[:32], Y[:32]]])),
+    "three": (OfWeights, lambda: (X, Y, np.ones(96))),
+    "three, of a dataset": (OfWeights, lambda: _batched(X, Y, np.ones(96))),
+    "inputs": (OfInputs, lambda: X),
+    "inputs, of a dataset": (OfInputs, lambda: _batched(X)),
+    "a dict": (OfADict, lambda: {"x": X, "y": Y}),
+    "a tuple of one": (OfATuple, lambda: itertools.cycle([(X[:32],)])),
+}
+
+
+@pytest.mark.parametrize("case", AS_FIT_GIVES_IT)
+def test_a_training_step_gets_its_batch_as_from_fit(case):
+    kind, data = AS_FIT_GIVES_IT[case]
+    inputs = keras.Input((12,))
+    model = kind(inputs, L.Dense(3, "softmax")(inputs))
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    assert len(kerasbn.find_learning_rate(model, data(), highest=1e-2, steps=12).rates) == 12
+
+
+class Adversaries(keras.Model):
+    """Two networks that train each other, without a call."""
+
+    def __init__(self, logs):
+        super().__init__()
+        self.critic, self.artist = (keras.Sequential([keras.Input((12,)), L.Dense(12)]) for _ in range(2))
+        self._logs = logs
+        self.compile(keras.optimizers.Adam(), keras.optimizers.Adam())
+
+    def compile(self, d_optimizer, g_optimizer):
+        super().compile()
+        self.d_optimizer, self.g_optimizer = d_optimizer, g_optimizer
+
+    def train_step(self, x):
+        for network, optimizer in ((self.critic, self.d_optimizer), (self.artist, self.g_optimizer)):
+            with tf.GradientTape() as tape:
+                loss = keras.ops.mean(network(x) ** 2)
+            optimizer.apply(tape.gradient(loss, network.trainable_variables), network.trainable_variables)
+        return dict.fromkeys(self._logs, loss)
+
+
+class WithoutLoss(OfTheGuide):
+    def train_step(self, data):
+        return {"objective": super().train_step(data)["loss"]}
+
+
+class WithoutLogs(OfTheGuide):
+    def train_step(self, data):
+        return super().train_step(data)["loss"]
+
+
+def _guided(kind):
+    inputs = keras.Input((12,))
+    model = kind(inputs, L.Dense(3, "softmax")(inputs))
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return model
+
+
+class OfKeras2:
+    name, compiled = "old", True
+
+
+OfKeras2.__module__ = "tf_keras.src.engine.sequential"
+
+
 def test_plot(tmp_path):
     curve = kerasbn.find_learning_rate(_compiled(), (X, Y), steps=20)
     curve.plot(tmp_path / "curve.png")
@@ -167,6 +406,23 @@ BAD = {
     "no data": (lambda: (_compiled(), (X[:0], Y[:0]), {}), "holds no batch"),
     "too little data": (lambda: (_compiled(), iter([(X, Y)]), {}), "ended after 1 batches"),
     "another kind": (lambda: (_compiled(), object(), {}), "cannot be taken batch by batch"),
+    "no loss": (lambda: (_guided(WithoutLoss), (X, Y), {}), "returns objective, and no 'loss'"),
+    "no logs": (lambda: (_guided(WithoutLogs), (X, Y), {}), "no 'loss'"),
+    "two networks": (
+        lambda: (Adversaries(["d_loss"]), X, {}),
+        "no step with .*d_optimizer, g_optimizer",
+    ),
+    "two networks, one loss": (lambda: (Adversaries(["loss"]), X, {}), "no step with model.optimizer.*d_optimizer"),
+    "none": (lambda: (_compiled(), None, {}), "it is None"),
+    "numbers": (lambda: (_compiled(), (X.tolist(), Y.tolist()), {}), "numpy.asarray"),
+    "four arrays": (lambda: (_compiled(), (X, Y, Y, Y), {}), "a tuple of 4"),
+    "no arrays": (lambda: (_compiled(), (), {}), "a tuple of 0"),
+    "a list": (lambda: (_compiled(), [X, Y], {}), r"Pass what model.fit takes: a tuple of arrays \(x, y\)"),
+    "without targets": (lambda: (_compiled(), X, {}), "cannot be trained on option data"),
+    "another width": (lambda: (_compiled(), (X[:, :3], Y), {}), "cannot be trained on option data"),
+    "a batch is none": (lambda: (_compiled(), iter([None] * 20), {}), "cannot be trained on option data"),
+    "batches without examples": (lambda: (_compiled(), iter([(X[:0], Y[:0])] * 20), {}), "ended after 0 batches"),
+    "labels that there are not": (lambda: (_compiled(), (X, Y + 100), {}), "on option data: Received a label value"),
     "always diverging": (lambda: (_compiled(), (X, Y), {"lowest": 1e8, "highest": 1e12}), "diverges"),
 }
 
@@ -176,3 +432,9 @@ def test_what_cannot_be_tested(case):
     model, data, options = BAD[case][0]()
     with pytest.raises(kerasbn.OptionError, match=BAD[case][1]):
         kerasbn.find_learning_rate(model, data, **options)
+
+
+@pytest.mark.parametrize("make", [OfKeras2, lambda: None, lambda: "model.keras", L.BatchNormalization])
+def test_what_is_no_model(make):
+    with pytest.raises(kerasbn.UnsupportedModelError, match="Expected a Keras 3 model"):
+        kerasbn.find_learning_rate(make(), (X, Y))
