@@ -125,7 +125,7 @@ def find_learning_rate(
     - [Smith, 2017](https://arxiv.org/abs/1506.01186), section 3.3, on the test.
     - [Bengio, 2012](https://arxiv.org/abs/1206.5533), section 3.1.1, on what to make of it.
     """
-    _check(model, lowest, highest, steps)
+    _check(model, lowest, highest, steps, batch_size)
     rates = np.geomspace(lowest, highest, steps)
     losses: list[float] = []
     diverged = False
@@ -158,7 +158,7 @@ def find_learning_rate(
     return LearningRateCurve(tried, tuple(finite), tuple(smoothed), _suggestion(tried, smoothed, diverged))
 
 
-def _check(model: keras.Model, lowest: float, highest: float, steps: int) -> None:
+def _check(model: keras.Model, lowest: float, highest: float, steps: int, batch_size: int) -> None:
     check_model(model)
     if not model.compiled or model.optimizer is None:
         raise OptionError(
@@ -171,6 +171,8 @@ def _check(model: keras.Model, lowest: float, highest: float, steps: int) -> Non
         raise OptionError(f"Options lowest={lowest!r} and highest={highest!r} must be positive, the first the smaller.")
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < _FEWEST:
         raise OptionError(f"Option steps is {steps!r}; it must be a number of at least {_FEWEST}.")
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise OptionError(f"Option batch_size is {batch_size!r}; it must be a positive number of examples.")
 
 
 def _endless(data: Any, batch_size: int) -> Iterator[Any]:

@@ -20,7 +20,7 @@ from kerasbn.graph.model import CallSite, Graph, Value
 from kerasbn.graph.read import check_model, read_to_run
 from kerasbn.graph.run import Run, Runner, call_at_inference, nbytes_of
 from kerasbn.progress import shown
-from kerasbn.statistics.data import batches, tells_its_end, until_its_end
+from kerasbn.statistics.data import batches, check_steps, tells_its_end, until_its_end
 from kerasbn.statistics.measured import check_finite, set_statistics
 from kerasbn.statistics.moments import Meter
 from kerasbn.statistics.running import running
@@ -70,8 +70,7 @@ def calibrate(model: keras.Model, data: Any, steps: int | None = None) -> keras.
 
     - [Ioffe and Szegedy, 2015](https://arxiv.org/abs/1502.03167), Algorithm 2.
     """
-    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
-        raise OptionError(f"Option steps is {steps!r}; it must be a positive number of batches, or None.")
+    check_steps(steps)
     _check(model)
     norms = [norm for norm in _norms_in(model) if norm.built]
     kept = [(variable, variable.numpy()) for norm in norms for variable in (norm.moving_mean, norm.moving_variance)]

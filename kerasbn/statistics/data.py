@@ -57,6 +57,12 @@ def batches(model: keras.Model, data: Any, doing: str, steps: int | None = None)
         raise OptionError(f"Option data holds no batch{examples}. A generator gives its batches once: make a new one.")
 
 
+def check_steps(steps: Any) -> None:
+    """Refuse what is no number of batches."""
+    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
+        raise OptionError(f"Option steps is {steps!r}; it must be a positive number of batches, or None.")
+
+
 def until_its_end(batches: Iterator[Any], steps: int | None) -> Iterator[Any]:
     """The batches of an iterator: so many, or all.
 

@@ -17,7 +17,7 @@ from kerasbn.catalog.roles import Role, role_of
 from kerasbn.graph.model import CallSite
 from kerasbn.graph.read import read_to_run
 from kerasbn.graph.run import Runner, call_at_inference
-from kerasbn.statistics.data import batches
+from kerasbn.statistics.data import batches, check_steps
 from kerasbn.statistics.moments import Moments, moments_of
 from kerasbn.statistics.running import running
 
@@ -30,22 +30,23 @@ def variance_shift(model: keras.Model, data: Any, steps: int | None = None) -> d
     take that Dropout out, as `kerasbn.rewrite` does, and to `kerasbn.calibrate` afterwards.
 
     Args:
-        model: A Sequential or Functional model. It is not changed.
+        model: A Sequential or Functional model, whatever way it trains in. It is not changed.
         data: A sample of inputs, as for `kerasbn.calibrate`.
-        steps: How many batches to take. Defaults to `None`: all.
+        steps: How many batches to take. Defaults to `None`: all. Data that never ends needs it.
 
     Returns:
         For each call of a `BatchNormalization`, by its address (`"block/bn#0"`), the variance of
         its input with Dropout and noise on, over that with them off, averaged over channels.
 
     Raises:
-        OptionError: if the data does not fit the model or holds no batch.
+        OptionError: if the data does not fit the model, holds no batch or never ends.
         UnsupportedModelError: if the model is not Sequential or Functional.
 
     Reference:
 
     - [Li et al., 2018](https://arxiv.org/abs/1801.05134).
     """
+    check_steps(steps)
     runner = Runner(read_to_run(model), _is_norm)
     inferred: dict[str, Moments] = {}
     trained: dict[str, Moments] = {}

@@ -403,6 +403,7 @@ BAD = {
     "not compiled": (lambda: (sequential(L.Dense(4)), (X, Y), {}), "never compiled"),
     "rates": (lambda: (_compiled(), (X, Y), {"lowest": 1.0, "highest": 0.1}), "lowest=1.0"),
     "steps": (lambda: (_compiled(), (X, Y), {"steps": 3}), "steps is 3"),
+    "batch size": (lambda: (_compiled(), (X, Y), {"batch_size": 0}), "batch_size is 0"),
     "no data": (lambda: (_compiled(), (X[:0], Y[:0]), {}), "holds no batch"),
     "too little data": (lambda: (_compiled(), iter([(X, Y)]), {}), "ended after 1 batches"),
     "another kind": (lambda: (_compiled(), object(), {}), "cannot be taken batch by batch"),

@@ -85,3 +85,9 @@ def test_what_cannot_be_measured(case):
     make, data, error, message = BAD[case]
     with pytest.raises(error, match=message):
         kerasbn.variance_shift(make(), data)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 2.5, True])
+def test_steps_must_be_a_count(steps):
+    with pytest.raises(kerasbn.OptionError, match="steps"):
+        kerasbn.variance_shift(_model(0.5), DATA, steps=steps)
