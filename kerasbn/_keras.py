@@ -507,6 +507,11 @@ def optimizer_map_of(optimizer: keras.optimizers.Optimizer) -> Any:
     return optimizer._optimizer_map
 
 
+def step_counter(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
+    """The variable that counts steps; `Optimizer.iterations` counts accumulated ones."""
+    return optimizer._iterations
+
+
 def variables_optimized_by(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
     """The variables that an optimizer was built for."""
     return list(optimizer._trainable_variables)
