@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -11,24 +13,21 @@ from kerasbn.errors import UnsupportedModelError
 
 
 def input_tensors(model: keras.Model) -> dict[str, keras.KerasTensor]:
-    """The symbolic inputs of a model, flat, by name: the key in a dict, else the input layer.
+    """The symbolic inputs of a model, flat, by name: the key that each has in a dict, else its input layer's name.
 
     Raises:
         UnsupportedModelError: for a model that has no symbolic inputs.
     """
     structure = _keras.input_structure(_functional(model))
-    tensors = keras.tree.flatten(structure)
     # Not the tensor's name: that of a nameless input is counted up anew in every process.
-    names = _keys(structure) or [_keras.input_layer_of(tensor).name for tensor in tensors]
-    return dict(zip(_distinct(names, taken=set()), tensors, strict=True))
+    layers = [_keras.input_layer_of(tensor).name for tensor in keras.tree.flatten(structure)]
+    return _by_name(structure, layers, taken=set())
 
 
 def output_tensors(model: keras.Model) -> dict[str, keras.KerasTensor]:
-    """The symbolic outputs of a model, flat, by name: the key in a dict, else the layer that yields it."""
+    """The symbolic outputs of a model, flat, by name: the key that each has in a dict, else `Model.output_names`."""
     functional = _functional(model)
-    structure = _keras.output_structure(functional)
-    names = _keys(structure) or functional.output_names
-    return dict(zip(_distinct(names, taken=set(input_tensors(model))), keras.tree.flatten(structure), strict=True))
+    return _by_name(_keras.output_structure(functional), functional.output_names, taken=set(input_tensors(model)))
 
 
 def pack_inputs(model: keras.Model, flat: list[Any]) -> Any:
@@ -44,10 +43,11 @@ def flat_inputs(model: keras.Model, inputs: Any) -> list[Any]:
     return list(keras.tree.flatten(inputs))
 
 
-def _keys(structure: Any) -> list[str]:
-    if not isinstance(structure, dict):
-        return []
-    return [str(path[-1]) for path, _ in keras.tree.flatten_with_path(structure)]
+def _by_name(structure: Any, layers: Iterable[str], taken: Collection[str]) -> dict[str, keras.KerasTensor]:
+    leaves = keras.tree.flatten_with_path(structure)
+    keys = [path[-1] if path and isinstance(path[-1], str) else None for path, _ in leaves]
+    names = [key or layer for key, layer in zip(keys, layers, strict=True)]
+    return dict(zip(_distinct(names, taken), (tensor for _, tensor in leaves), strict=True))
 
 
 def _functional(model: keras.Model) -> Any:
@@ -60,13 +60,12 @@ def _functional(model: keras.Model) -> Any:
     return functional
 
 
-def _distinct(names: list[str], taken: set[str]) -> list[str]:
-    distinct: list[str] = []
+def _distinct(names: Sequence[str], taken: Collection[str]) -> Iterator[str]:
+    """The names, each once: what repeats gets a number, which makes it none that another one has by itself."""
+    given = set(taken)
     for name in names:
-        unique, number = name, 0
-        while unique in taken:
-            number += 1
-            unique = f"{name}_{number}"
-        taken.add(unique)
-        distinct.append(unique)
-    return distinct
+        numbered = (f"{name}_{number}" for number in itertools.count(1))
+        free = (each for each in numbered if each not in given and each not in names)
+        unique = next(free) if name in given else name
+        given.add(unique)
+        yield unique

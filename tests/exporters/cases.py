@@ -7,6 +7,7 @@ import onnxruntime
 import tensorflow as tf
 from keras import layers
 
+from kerasbn.verification.interface import input_tensors, output_tensors
 from tests.helpers import inference, random_inputs, randomize
 
 FORMATS = {"onnx": "model.onnx", "saved_model": "model", "keras": "model.keras"}
@@ -126,6 +127,30 @@ def _input_among_outputs():
     return randomize(keras.Model(inputs, [inputs, y, y]))
 
 
+def _like_numbered():
+    """Names such as a further output of one name gets."""
+    inputs = keras.Input((4,), name="x")
+    layer = layers.Dense(4, name="y")
+    first = layer(inputs)
+    second = layer(keras.ops.relu(layers.BatchNormalization()(first)))
+    return randomize(keras.Model(inputs, [first, second, layers.Dense(2, name="y_1")(second), inputs]))
+
+
+def _keys_like_numbered():
+    inputs = keras.Input((4,), name="x")
+    return randomize(keras.Model(inputs, {"x_1": layers.Dense(2)(layers.BatchNormalization()(inputs)), "x": inputs}))
+
+
+def _nested_structures():
+    a, b, c = (keras.Input((4,), name=name) for name in "abc")
+    u = layers.BatchNormalization(name="u")(layers.Dense(4)(a + b))
+    outputs = [
+        {"u": u, "v": [layers.Dense(2, name="w")(u), layers.Multiply(name="m")([a, c])]},
+        {"u": layers.Dense(2, name="t")(b - c)},
+    ]
+    return randomize(keras.Model([a, {"b": b, "others": [c]}], outputs))
+
+
 def _images_of_bytes():
     inputs = keras.Input((8, 8, 3), dtype="uint8", name="x")
     x = layers.Resizing(6, 6)(layers.Rescaling(1 / 255)(inputs))
@@ -180,6 +205,9 @@ CASES = {
     "nested model called twice": (_nested, "x", "y"),
     "attention": (_attention, "x", "y"),
     "input among the outputs": (_input_among_outputs, "x", "x_1 y y_1"),
+    "names like numbered ones": (_like_numbered, "x", "y y_2 y_1 x_1"),
+    "keys like numbered ones": (_keys_like_numbered, "x", "x_2 x_1"),
+    "nested structures": (_nested_structures, "a b c", "u w m u_1"),
     "images of bytes": (_images_of_bytes, "x", "y"),
     "odd names": (_odd_names, "in-put.1 2x", "out put,"),
 }
@@ -215,6 +243,7 @@ def assert_serves(path, model, input_names, output_names, batches=(1, 2, 5)):
         expected = dict(zip(output_names, inference(model, inputs), strict=True))
         if path.suffix == ".keras":
             loaded = keras.models.load_model(path)
+            assert (list(input_tensors(loaded)), list(output_tensors(loaded))) == (input_names, output_names)
             got = dict(zip(output_names, inference(loaded, inputs), strict=True))
         else:
             got = (run_onnx if path.suffix == ".onnx" else run_saved_model)(path, by_name)
