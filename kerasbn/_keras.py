@@ -85,6 +85,7 @@ def bare_model_like(model: keras.Model, functional: keras.Model | None) -> keras
         twin._build_shapes_dict = model._build_shapes_dict
     else:
         Functional.__init__(twin, functional._inputs_struct, functional._outputs_struct, name=model.name)
+        twin.output_names = functional.output_names
         twin.dtype_policy = model.dtype_policy
     twin._auto_config = None  # what `__init__` was called with would make another model
     return twin

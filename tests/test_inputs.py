@@ -47,6 +47,22 @@ def test_every_user_of_the_input_sees_the_normalized_one():
     assert wiring(result) == {"in>in_bn", "in_bn>a", "in_bn>add", "a>add", "add>head"}
 
 
+def test_an_input_that_is_an_output_goes_out_as_it_is():
+    inputs, other = keras.Input((6,), name="in"), keras.Input((3,), name="other")
+    outputs = [L.Dense(2, name="head")(inputs), inputs, other]
+    source = randomize(keras.Model([inputs, other], outputs))
+    sample = [np.random.default_rng(0).normal(5, 3, (64, size)).astype("float32") for size in (6, 3)]
+    plan = kerasbn.plan(source, position="none", normalize_inputs=True, data=sample)
+    assert {skip.site: skip.reason for skip in plan.skips}["other"] == Reason.OUTPUT
+    result = plan.apply()
+    assert {"in>in_bn", "in_bn>head"} <= wiring(result)
+    assert result.output_names == ["head", "in", "other"]
+    for training in (False, True):
+        _, *got = result(sample, training=training)
+        for one, other in zip(sample, got, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 def test_a_rule_leaves_an_input_alone():
     plan = kerasbn.plan(_several(), position="none", normalize_inputs=True, rules=[("image", "skip")])
     assert {skip.site: skip.reason for skip in plan.skips}["image"] == Reason.RULE

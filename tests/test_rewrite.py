@@ -342,6 +342,21 @@ def test_a_value_used_twice_and_given_out():
     assert_same_function(source, result)
 
 
+@pytest.mark.parametrize("copy", [True, False])
+def test_outputs_keep_their_names(copy):
+    """Losses and metrics go by them."""
+    inputs = keras.Input((12,), name="in")
+    x = L.Dense(8, activation="relu", name="a")(inputs)
+    source = randomize(keras.Model(inputs, [L.Dense(2, name="one")(x), L.Dense(3, name="other")(x)]))
+    source.compile("sgd", {"one": "mse", "other": "mae"}, metrics={"other": ["mse"]})
+    result = kerasbn.rewrite(source, rules=[("one", "before"), ("other", "before")], copy=copy)
+    assert {"one_bn", "other_bn"} <= set(names(result).split())
+    assert result.output_names == source.output_names == ["one", "other"]
+    history = result.fit(np.ones((4, 12)), [np.ones((4, 2)), np.ones((4, 3))], verbose=0).history
+    assert history.keys() >= {"one_loss", "other_loss", "other_mse"}
+    assert kerasbn.fold(result).output_names == ["one", "other"]
+
+
 def test_a_deep_chain_goes_past_the_recursion_limit():
     x = inputs = keras.Input((4,))
     for _ in range(450):

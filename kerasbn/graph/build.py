@@ -104,13 +104,17 @@ class _Builder:
     def _functional(self, graph: Graph, name: str) -> keras.Model:
         for site in graph.sites:
             self._tensors.update(zip(site.outputs, self._call(site), strict=True))
-        own = _keras.functional_of(graph.model) is not None and _keras.is_constructed_from_graph(type(graph.model))
+        source = _keras.functional_of(graph.model)
+        own = source is not None and _keras.is_constructed_from_graph(type(graph.model))
         kind = type(graph.model) if own else keras.Model
-        return kind(
+        model = kind(
             inputs=keras.tree.map_structure(self._tensor, graph.inputs),
             outputs=keras.tree.map_structure(self._tensor, graph.outputs),
             name=name,
         )
+        if source is not None:  # losses and metrics go by the names, whatever was inserted behind the layers of theirs
+            model.output_names = list(source.output_names)
+        return model
 
     def _call(self, site: CallSite) -> list[Any]:
         if site.is_input:

@@ -35,7 +35,7 @@ class Edge:
 
 
 def behind(address: str) -> Edge:
-    """The edge from a call site to all users of its value."""
+    """The edge from a call site to all users of its value. An input that is an output too goes out as it comes in."""
     return Edge(address)
 
 
@@ -141,7 +141,9 @@ class _Editor:
         return dataclasses.replace(
             graph,
             inputs=keras.tree.map_structure(lambda value: entering[value], graph.inputs),
-            outputs=keras.tree.map_structure(lambda value: bypass.get(value, value), graph.outputs),
+            outputs=keras.tree.map_structure(
+                lambda value: bypass.get(value, entering.get(value, value)), graph.outputs
+            ),
             sites=tuple(sites),
             edited=True,
         )

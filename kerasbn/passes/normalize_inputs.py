@@ -56,7 +56,9 @@ def _channel_axis(facts: Facts, site: CallSite, options: Options) -> int:
     axis = 1 if first else -1
     if len(spec.shape) < 2 or spec.shape[axis] is None:
         raise Refusal(Reason.CHANNEL_AXIS, "its last axis has no fixed size")
-    if users and all(map(_normalizes, users)):
+    if not users:
+        raise Refusal(Reason.OUTPUT, "goes nowhere but to the outputs, as it is")
+    if all(map(_normalizes, users)):
         raise Refusal(Reason.NORMALIZED, "normalized already")
     return axis
 

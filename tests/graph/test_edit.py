@@ -106,6 +106,14 @@ def test_insert_ahead_of_one_input_of_several():
     assert _sites(edited) == {"a#0": ["in"], "f#0": ["in"], "g#0": ["f#0"], "sum#0": ["in", "a#0", "g#0"]}
 
 
+def test_insert_behind_an_input_that_is_an_output():
+    inputs = keras.Input((4,), name="in")
+    graph = read(keras.Model(inputs, [L.Dense(4, name="a")(inputs), inputs]))
+    edited = apply(graph, [Insert(behind("in"), F)])
+    assert _sites(edited) == {"f#0": ["in"], "a#0": ["f#0"]}
+    assert _outputs(edited) == ["a#0", "in"]
+
+
 def test_configure_adds_up_and_changes_what_replaces():
     graph = _graph()
     layer = graph.by_address["a#0"].operation
