@@ -71,6 +71,25 @@ def test_a_rule_leaves_an_input_alone():
         kerasbn.plan(_several(), rules=[("image", "skip")])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_inputs_keep_their_type(dtype, policy):
+    """Whatever the policy is that new layers get."""
+    inputs = keras.Input((6,), name="in", dtype=dtype)
+    source = randomize(keras.Model(inputs, L.Dense(2, name="head", dtype="float32")(inputs)))
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        result = kerasbn.rewrite(source, position="none", normalize_inputs=True)
+    finally:
+        keras.config.set_dtype_policy(before)
+    layer = result.get_layer("in_bn")
+    assert (layer.compute_dtype, layer.gamma.dtype) == (dtype, "float64" if dtype == "float64" else "float32")
+    assert [each.dtype_policy for each in result.layers if each is not layer] == [
+        each.dtype_policy for each in source.layers
+    ]
+
+
 @pytest.mark.parametrize("layer", [L.BatchNormalization, L.LayerNormalization, L.Normalization])
 def test_what_is_normalized_already(layer):
     source = sequential(layer(), L.Dense(8, name="a"))

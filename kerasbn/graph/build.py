@@ -13,7 +13,7 @@ import keras
 
 from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError, quoted
-from kerasbn.graph.carry import carry_flags, carry_rest, carry_variables, initial_values
+from kerasbn.graph.carry import carry_description, carry_flags, carry_rest, carry_variables, initial_values
 from kerasbn.graph.clone import clone, make
 from kerasbn.graph.model import CallSite, Graph, LayerSpec, Operation, Value
 from kerasbn.graph.steps import on_each_step
@@ -208,7 +208,9 @@ def _source_of(operation: Operation) -> Any:
 
 def _fresh_input(site: CallSite) -> keras.layers.InputLayer:
     layer: Any = site.operation
-    return type(layer).from_config(layer.get_config())
+    twin = type(layer).from_config(layer.get_config())
+    carry_description(layer, twin)
+    return twin
 
 
 def _check(site: CallSite, outputs: list[keras.KerasTensor]) -> None:
