@@ -167,13 +167,22 @@ def calls_between(inputs: Iterable[keras.KerasTensor], outputs: Iterable[keras.K
 
 
 @contextlib.contextmanager
-def forgotten_calls(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
-    """Symbolic calls of these layers made inside leave no record: `Operation._inbound_nodes`, `_outbound_nodes`."""
+def forgotten_calls(layers: Iterable[keras.layers.Layer], *, if_done: bool = True) -> Iterator[None]:
+    """Symbolic calls of these layers made inside leave no record: `Operation._inbound_nodes`, `_outbound_nodes`.
+
+    Models made of them run on, but cannot be saved any more.
+
+    Args:
+        layers: The layers.
+        if_done: Whether that goes for what is done without an error, too. Defaults to `True`.
+    """
     before = [(layer, len(layer._inbound_nodes), len(layer._outbound_nodes)) for layer in layers]
+    forget = True
     try:
         yield
+        forget = if_done
     finally:
-        for layer, inbound, outbound in before:
+        for layer, inbound, outbound in before if forget else ():
             del layer._inbound_nodes[inbound:]
             del layer._outbound_nodes[outbound:]
 

@@ -57,11 +57,21 @@ def snapshot(model):
         "weights": [(id(variable), variable.path, variable.numpy().tobytes()) for variable in model.variables],
         "trainable": [layer.trainable for layer in model.layers],
         "layers": [(id(layer), layer.name) for layer in model.layers],
+        "policies": [layer.dtype_policy for layer in model._flatten_layers()],
         "config": model.get_config(),
         "compiled": model.compiled,
         "compile_config": model.get_compile_config(),
         "optimizer": optimizer and [(id(variable), variable.numpy().tobytes()) for variable in optimizer.variables],
     }
+
+
+def recorded_calls(model):
+    """How many calls Keras has recorded on each layer and operation of a model, in models inside as well."""
+    functional = model._functional if isinstance(model, keras.Sequential) else model
+    operations = {id(each): each for each in [*model._flatten_layers(), *getattr(functional, "operations", ())]}
+    inside = [each for each in operations.values() if isinstance(each, keras.Model) and each is not model]
+    counts = [(each.name, len(each._inbound_nodes), len(each._outbound_nodes)) for each in operations.values()]
+    return sorted([*counts, *(count for each in inside for count in recorded_calls(each))])
 
 
 def names(model):

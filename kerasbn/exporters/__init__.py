@@ -11,9 +11,9 @@ import keras
 
 from kerasbn.errors import KerasBNError, UnsupportedModelError, VerificationError, quoted
 from kerasbn.exporters import keras_file
-from kerasbn.exporters.folded import Served, folded_for_serving
 from kerasbn.exporters.report import ExportReport as ExportReport
 from kerasbn.exporters.report import size_of, versions
+from kerasbn.exporters.served import served
 from kerasbn.files.formats import Format, checked_format, format_of
 from kerasbn.files.staging import staged
 from kerasbn.options import CustomLayers
@@ -45,7 +45,9 @@ def export(
     ```
 
     Args:
-        model: A Sequential or Functional Keras model.
+        model: A Keras model: Sequential, Functional, or subclassed and called before. Of a subclassed
+            one the graph of its call at inference is written, in a `.keras` file too, without its
+            class and its own way of training.
         path: Where to write. The suffix decides the format: `.onnx`, `.keras`, none for the folder
             of a SavedModel.
         format: `"onnx"`, `"saved_model"` or `"keras"`. Defaults to what the suffix says.
@@ -98,28 +100,32 @@ def write_and_verify(
 ) -> ExportReport:
     """Write a model to `temporary`, which will be moved to `target`. Arguments and errors as in `export`."""
     started = time.perf_counter()
-    served = folded_for_serving(model, custom_layers) if fold else Served(model)
-    try:
-        nodes = _write(served.model, temporary, kind, opset)
-    except (KerasBNError, OSError):
-        raise
-    except Exception as error:
-        raise UnsupportedModelError(f"Model {model.name!r} cannot be written as {kind}: {quoted(error)}.") from error
-    max_error = None
-    if verify:
+    with served(model, fold=fold, custom_layers=custom_layers) as what:
         try:
-            run = _runner(served.model, temporary, kind)
+            nodes = _write(what.model, temporary, kind, opset)
+        except (KerasBNError, OSError):
+            raise
         except Exception as error:
-            raise VerificationError(f"{target} cannot be loaded again: {quoted(error)}. Nothing was kept.") from error
-        max_error = check_parity(model, run, str(target), inputs=inputs)
+            raise UnsupportedModelError(
+                f"Model {model.name!r} cannot be written as {kind}: {quoted(error)}."
+            ) from error
+        max_error = None
+        if verify:
+            try:
+                run = _runner(what.model, temporary, kind)
+            except Exception as error:
+                raise VerificationError(
+                    f"{target} cannot be loaded again: {quoted(error)}. Nothing was kept."
+                ) from error
+            max_error = check_parity(what.whole, run, str(target), inputs=inputs)
     return ExportReport(
         path=target,
         format=kind,
         bytes=size_of(temporary),
         seconds=time.perf_counter() - started,
         nodes=nodes,
-        folded=served.folded,
-        kept=served.kept,
+        folded=what.folded,
+        kept=what.kept,
         max_error=max_error,
         versions=versions(),
     )

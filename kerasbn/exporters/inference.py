@@ -85,7 +85,9 @@ def _updated(model: keras.Model, scope: keras.StatelessScope) -> list[str]:
         return []
     layers = _keras.sublayers(model)
     holders = {id(variable): layer.name for layer in layers for variable in layer.variables}  # the innermost is last
-    changed = [variable for variable in model.variables if scope.get_current_value(variable) is not None]
+    drawn_from = _keras.global_seed_variables()
+    holders.update((id(variable), "keras.random") for variable in drawn_from)
+    changed = [each for each in (*model.variables, *drawn_from) if scope.get_current_value(each) is not None]
     # The states of RNNs are not among a model's variables.
     stateful = [f"{layer.name}/states" for layer in layers if getattr(layer, "stateful", False)]
     return [f"{holders[id(variable)]}/{variable.name}" for variable in changed] + stateful

@@ -48,15 +48,17 @@ def build(graph: Graph, *, copy: bool = True) -> Built:
             layers that hold the same weight would not share it, or a call yields other shapes or
             dtypes than the graph says.
     """
+    layers = _keras.sublayers(graph.model)
     with _keras.room_for_depth(len(graph.sites)):
         try:
-            with _keras.deferred_variables():
+            with _keras.forgotten_calls(layers, if_done=False), _keras.deferred_variables():
                 built = _Builder(graph, copy).build()
         except ValueError as error:
             # A layer that makes a variable from an array, such as a stateful RNN.
             if not _keras.refused_to_defer(error):
                 raise
-            built = _Builder(graph, copy).build()
+            with _keras.forgotten_calls(layers, if_done=False):
+                built = _Builder(graph, copy).build()
     for operation, made in built.made.items():
         _complete(operation, made)
     return built
@@ -157,13 +159,13 @@ class _Builder:
             return make(operation.named(name))
         if isinstance(operation, Graph):
             return self._model(operation, name) if self._copy or operation.edited else operation.model
+        if not isinstance(operation, keras.layers.Layer):
+            return _keras.detached(operation)
         if not self._copy:
             return operation
-        if isinstance(operation, keras.layers.Layer):
-            twin = clone(operation)
-            twin.name = name
-            return twin
-        return _keras.detached(operation)
+        twin = clone(operation)
+        twin.name = name
+        return twin
 
     def _fill(self, operation: Operation, made: keras.Operation) -> None:
         """Give a layer its weights and what else its source holds."""

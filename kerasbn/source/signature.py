@@ -69,6 +69,10 @@ def signature_of(model: keras.Model, example: Any = None) -> Signature:
     Raises:
         UnsupportedModelError: if that does not show.
     """
+    if type(model).call is keras.Model.call:
+        raise _unknown(
+            model, "has no call, so what it computes is not known. Take the models among its attributes one by one"
+        )
     if not model.built:
         raise _unknown(model, "was never called or built. Call it on a batch first")
     if len(arguments := _arguments(model)) > 1:

@@ -72,9 +72,11 @@ class Source:
         Raises:
             UnsupportedModelError: if there is no graph that computes what the model does.
         """
-        traced = trace(model, copy=copy, example=example) if is_traceable(model) and not is_assembly(model) else None
-        graph = graph_of_parts(model) if is_assembly(model) else read(model if traced is None else traced.model)
-        found = opened(graph, holds, copy=copy)
+        with _keras.forgotten_calls(_keras.sublayers(model) if isinstance(model, keras.Model) else ()):
+            subclassed = is_traceable(model) and not is_assembly(model)
+            traced = trace(model, copy=copy, example=example) if subclassed else None
+            graph = graph_of_parts(model) if is_assembly(model) else read(model if traced is None else traced.model)
+            found = opened(graph, holds, copy=copy)
         return cls(model, found.graph, copy, found.kept, found.paths, traced)
 
     @property

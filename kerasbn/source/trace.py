@@ -57,7 +57,7 @@ def is_traceable(model: Any) -> bool:
     )
 
 
-def trace(model: keras.Model, *, copy: bool, example: Any = None) -> Traced:
+def trace(model: keras.Model, *, copy: bool, example: Any = None, at_inference: bool = False) -> Traced:
     """Trace a subclassed model.
 
     Args:
@@ -65,24 +65,46 @@ def trace(model: keras.Model, *, copy: bool, example: Any = None) -> Traced:
         copy: Whether to trace a copy. If not, the calls are recorded on the model's own layers, and
             the outcome has them.
         example: A batch of its inputs. Defaults to `None`: what it was built for.
+        at_inference: Whether the outcome is for inference alone, so that it does not matter what the
+            model does in training. Defaults to `False`.
 
     Raises:
         UnsupportedModelError: if the model cannot be traced, or the outcome is not the same.
     """
-    if behaviour := [name for name in _keras.own_behaviour(model) if name not in ("call", "__call__")]:
+    behaviour = [name for name in _keras.own_behaviour(model) if name not in ("call", "__call__")]
+    if behaviour and not at_inference:
         raise _untraceable(model, f"overrides {', '.join(behaviour)}, which the rewritten model would lose")
     signature = signature_of(model, example)
     twin = _copied(model, signature) if copy else model
     inputs = _inputs(model, signature)
-    traced = keras.Model(inputs, _called(twin, model, inputs), name=model.name)
-    _check_training(twin, model, inputs, traced)
+    takes_training = _takes_training(model)
+    arguments = {"training": False} if takes_training and at_inference else {}
+    traced = keras.Model(inputs, _called(twin, model, inputs, **arguments), name=model.name)
+    if takes_training and not at_inference:
+        _check_training(twin, model, inputs, traced)
     pairs = [(variable, variable) for variable in model.variables] if twin is model else _filled(model, twin)
     _keras.set_own_trainable(traced, model.trainable)
     traced.dtype_policy = model.dtype_policy
-    _check_weights(model, traced, pairs)
-    _check_outcome(model, traced, pairs, signature)
-    inert = () if _takes_training(model) else _trained_otherwise(traced)
+    own = {id(variable) for variable in _keras.own_variables(twin)}
+    # Layers that only training calls are not missed at inference.
+    _check_weights(model, traced, [pair for pair in pairs if not at_inference or id(pair[0]) in own])
+    _check_outcome(model, traced, pairs, signature, in_training=takes_training and not at_inference)
+    inert = () if takes_training else _trained_otherwise(traced)
     return Traced(traced, {id(ours): theirs for ours, theirs in pairs}, inert)
+
+
+def as_one_layer(model: keras.Model, example: Any = None) -> keras.Model:
+    """A functional model that does nothing but call a subclassed one, whatever that does.
+
+    Args:
+        model: The model.
+        example: A batch of its inputs. Defaults to `None`: what it was built for.
+
+    Raises:
+        UnsupportedModelError: if the inputs of the model are not known.
+    """
+    inputs = _inputs(model, signature_of(model, example))
+    return keras.Model(inputs, model(inputs), name=model.name)
 
 
 def _takes_training(model: keras.Model) -> bool:
@@ -152,8 +174,6 @@ def _called(twin: keras.Model, model: keras.Model, inputs: Any, **arguments: Any
 
 def _check_training(twin: keras.Model, model: keras.Model, inputs: Any, traced: keras.Model) -> None:
     """What depends on `training` must do so inside the layers, not in the Python code between them."""
-    if not _takes_training(model):
-        return
     in_training = keras.Model(inputs, _called(twin, model, inputs, training=True))
     if read(in_training).steps != read(traced).steps:
         raise _untraceable(model, "does something else in training, by an `if training:` in its call")
@@ -171,10 +191,12 @@ def _check_outcome(
     traced: keras.Model,
     pairs: list[tuple[keras.Variable, keras.Variable]],
     signature: Signature,
+    *,
+    in_training: bool,
 ) -> None:
     values = signature.values()
     ours, theirs = zip(*pairs, strict=True) if pairs else ((), ())
-    for training in (False, True) if _takes_training(model) else (False,):
+    for training in (False, True) if in_training else (False,):
         expected = outcome(lambda: model(values, training=training), theirs)  # noqa: B023
         got = outcome(lambda: traced(values, training=training), ours)  # noqa: B023
         if (reason := difference(expected, got)) is None:

@@ -54,8 +54,8 @@ def _functional(model: keras.Model) -> Any:
     functional = _keras.functional_of(model)
     if functional is None:
         raise UnsupportedModelError(
-            f"Model {getattr(model, 'name', model)!r} has no symbolic inputs, so it cannot be exported: it is "
-            "subclassed or was not built. Call model.build(input_shape), or make it with keras.Model(inputs, outputs)."
+            f"Model {getattr(model, 'name', model)!r} has no symbolic inputs, so it cannot be exported: it was not "
+            "built. Call model.build(input_shape), or make it with keras.Model(inputs, outputs)."
         )
     return functional
 

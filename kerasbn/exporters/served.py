@@ -1,0 +1,74 @@
+"""What is written of a model: it as a graph, with its batch normalization folded."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from kerasbn import _keras
+from kerasbn.errors import UnsupportedModelError
+from kerasbn.options import CustomLayers
+from kerasbn.planner import applied, plan
+from kerasbn.reasons import Reason
+from kerasbn.source.trace import as_one_layer, is_traceable, trace
+
+
+@dataclasses.dataclass(frozen=True)
+class Served:
+    """What is written of a model.
+
+    Attributes:
+        model: The model to write.
+        whole: The same before anything was folded, to be compared with.
+        folded: How many calls of batch normalization were folded.
+        kept: How many were not, by the value of their `Reason`.
+    """
+
+    model: keras.Model
+    whole: keras.Model
+    folded: int = 0
+    kept: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def served(model: keras.Model, *, fold: bool, custom_layers: CustomLayers, example: Any = None) -> Iterator[Served]:
+    """What is written of a model, made for as long as the context lasts.
+
+    The layers that need no change are the model's own, so layers that cannot be rebuilt from their
+    configuration do not stand in the way. They forget the calls that this made.
+
+    Raises:
+        UnsupportedModelError: if the model is subclassed and cannot be traced.
+    """
+    with _keras.forgotten_calls(_keras.sublayers(model)):
+        whole = _as_graph(model, example) if is_traceable(model) else model
+        yield _folded(whole, custom_layers) if fold else Served(whole, whole)
+
+
+def _as_graph(model: keras.Model, example: Any) -> keras.Model:
+    """A subclassed model as what its call does, or where that cannot be traced, as a layer that is called once."""
+    try:
+        return trace(model, copy=False, example=example, at_inference=True).model
+    except UnsupportedModelError:
+        try:
+            return as_one_layer(model, example)
+        except Exception:  # whatever the user's own code raises
+            pass
+        raise
+
+
+def _folded(model: keras.Model, custom_layers: CustomLayers) -> Served:
+    norms = sum(isinstance(layer, keras.layers.BatchNormalization) for layer in _keras.sublayers(model))
+    if not norms:
+        return Served(model, model)
+    try:
+        folding = plan(model, position="none", dropout="none", fold=True, copy=False, custom_layers=custom_layers)
+        kept = Counter(skip.reason.value for skip in folding.skips)
+        return Served(applied(folding) if folding.edits else model, model, len(folding.edits), dict(kept))
+    except UnsupportedModelError:
+        return Served(model, model, kept={Reason.OPAQUE.value: norms})

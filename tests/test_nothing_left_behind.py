@@ -1,0 +1,127 @@
+"""What a verb leaves as it was."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+
+import kerasbn
+from tests.helpers import randomize, recorded_calls
+
+X = np.random.default_rng(0).normal(size=(8, 12)).astype("float32")
+
+
+class Block(L.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense, self.norm = L.Dense(12), L.BatchNormalization()
+
+    def call(self, inputs):
+        return self.norm(self.dense(inputs))
+
+
+class Subclassed(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.block, self.head = Block(), L.Dense(3)
+
+    def call(self, inputs):
+        return self.head(keras.ops.relu(self.block(inputs)))
+
+
+class Stepping(Subclassed):
+    """Its network is what is rewritten."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.network = _sequential()
+
+    def call(self, inputs):
+        return super().call(self.network(inputs))
+
+    def train_step(self, data):
+        raise NotImplementedError
+
+
+def _sequential():
+    hidden = [L.Dense(12, activation="tanh"), L.BatchNormalization(), L.Dropout(0.5), L.Dense(12), L.ReLU()]
+    return randomize(keras.Sequential([keras.Input((12,)), *hidden, L.Dense(12), L.BatchNormalization()]))
+
+
+def _functional():
+    inputs = keras.Input((12,))
+    dense = L.Dense(12)
+    x = keras.ops.relu(L.BatchNormalization()(dense(dense(inputs) * 2.0)) + inputs)
+    x = L.BatchNormalization()(L.Dense(12)(Block()(x)))
+    return randomize(keras.Model(inputs, L.Dense(3)(keras.ops.sigmoid(x))))
+
+
+def _nested():
+    inputs = keras.Input((12,))
+    inner = _sequential()
+    return randomize(keras.Model(inputs, L.BatchNormalization()(inner(inputs) - keras.ops.tanh(inner(-inputs)))))
+
+
+def _along_steps():
+    inputs = keras.Input((12,))
+    x = L.TimeDistributed(_sequential())(L.Reshape((2, 12))(L.Dense(24)(inputs)))
+    return randomize(keras.Model(inputs, L.BatchNormalization()(L.Flatten()(x))))
+
+
+def _called(kind):
+    model = kind(name=kind.__name__.lower())
+    model(X)
+    return randomize(model)
+
+
+MODELS = {
+    "sequential": _sequential,
+    "functional": _functional,
+    "nested": _nested,
+    "along steps": _along_steps,
+    "subclassed": lambda: _called(Subclassed),
+    "stepping": lambda: _called(Stepping),
+}
+VERBS = {
+    "onnx": lambda model, folder: kerasbn.export(model, folder / "model.onnx"),
+    "saved_model": lambda model, folder: kerasbn.export(model, folder / "model"),
+    "keras": lambda model, folder: kerasbn.export(model, folder / "model.keras"),
+    "unfolded": lambda model, folder: kerasbn.export(model, folder / "model.onnx", fold=False),
+    "plan": lambda model, folder: str(kerasbn.plan(model)),
+    "plan, copy=False": lambda model, folder: str(kerasbn.plan(model, copy=False)),
+    "rewrite": lambda model, folder: kerasbn.rewrite(model, rules=[("*", "before")]),
+    "fold": lambda model, folder: kerasbn.fold(model),
+    "to_keras": lambda model, folder: kerasbn.layers.to_keras(model),
+    "from_keras": lambda model, folder: kerasbn.layers.from_keras(model),
+    "calibrate": lambda model, folder: kerasbn.calibrate(model, X),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("kind", MODELS)
+def test_no_call_is_recorded_on_the_source(kind, verb, tmp_path):
+    """Else the memory that a model takes would grow with each export."""
+    model = MODELS[kind]()
+    before = recorded_calls(model)
+    VERBS[verb](model, tmp_path)
+    assert recorded_calls(model) == before
+
+
+def test_measuring_the_variance_shift_records_no_call():
+    model = _functional()
+    before = recorded_calls(model)
+    kerasbn.variance_shift(model, X)
+    assert recorded_calls(model) == before
+
+
+class Failing(L.Layer):
+    def build(self, shape):
+        raise ValueError("cannot be built")
+
+
+def test_a_rewrite_that_fails_records_no_call_on_layers_to_be_reused():
+    model = _functional()
+    before = recorded_calls(model)
+    with pytest.raises(kerasbn.UnsupportedModelError, match="cannot be built"):
+        kerasbn.rewrite(model, copy=False, norm=Failing(), rules=[("*", "before")])
+    assert recorded_calls(model) == before
