@@ -20,6 +20,7 @@ from kerasbn.graph.edit import Replace, apply
 from kerasbn.graph.model import Graph, LayerSpec
 from kerasbn.serializable import BatchNormalization
 from kerasbn.source.source import Source
+from kerasbn.turns import in_turn
 
 _OURS_ALONE = ("virtual_batch_size", "unbiased_variance", "zero_debias")
 
@@ -85,6 +86,7 @@ def _ours(layer: keras.layers.BatchNormalization) -> LayerSpec:
     return LayerSpec(BatchNormalization, constructor_arguments(layer), origin=layer)
 
 
+@in_turn()
 def _converted(
     model: keras.Model,
     kind: type[keras.layers.Layer],

@@ -29,6 +29,7 @@ from kerasbn.source.source import Source
 from kerasbn.source.trace import is_traceable
 from kerasbn.statistics.data import first_batch
 from kerasbn.statistics.measured import start_from_measured
+from kerasbn.turns import in_turn
 
 TRAINED = (
     "The model is trained. What is inserted starts as the identity at inference, but the first steps of training "
@@ -125,14 +126,16 @@ class Plan:
 
 def applied(plan: Plan) -> keras.Model:
     """The model that a plan gives which was made a moment ago; `Plan.apply` sees to it that an older one still fits."""
-    graph = apply(plan._source.graph, (change for edit in plan.edits for change in edit.changes))
-    built = plan._source.build(graph, Tempo.asked_for(plan.options))
+    with in_turn():
+        graph = apply(plan._source.graph, (change for edit in plan.edits for change in edit.changes))
+        built = plan._source.build(graph, Tempo.asked_for(plan.options))
     if plan.options["data"] is not None:
         norms = {built.made[spec] for spec in _inserted(plan.edits)}
         start_from_measured(built.model, norms, plan.options["data"], preserve=plan.options["preserve"])
     return built.model
 
 
+@in_turn()
 def plan(model: keras.Model, **options: Unpack[Options]) -> Plan:
     """Plan the rewriting of a model, without doing it.
 

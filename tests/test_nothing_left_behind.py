@@ -1,12 +1,17 @@
-"""What a verb leaves as it was."""
+"""What a verb leaves as it was: the source, and what all threads of the process share."""
+
+import concurrent.futures
+import logging
+import sys
 
 import keras
 import numpy as np
 import pytest
+import tf2onnx
 from keras import layers as L
 
 import kerasbn
-from tests.helpers import randomize, recorded_calls
+from tests.helpers import inference, randomize, recorded_calls, snapshot
 
 X = np.random.default_rng(0).normal(size=(8, 12)).astype("float32")
 
@@ -125,3 +130,80 @@ def test_a_rewrite_that_fails_records_no_call_on_layers_to_be_reused():
     with pytest.raises(kerasbn.UnsupportedModelError, match="cannot be built"):
         kerasbn.rewrite(model, copy=False, norm=Failing(), rules=[("*", "before")])
     assert recorded_calls(model) == before
+
+
+def _state_of_the_process():
+    loggers = [logging.getLogger(name) for name in ("", "tf2onnx", "tensorflow")]
+    return (
+        [(each.level, each.propagate, list(each.handlers), list(each.filters)) for each in loggers],
+        [list(handler.filters) for each in loggers for handler in each.handlers],
+        (keras.config.dtype_policy(), keras.config.floatx(), keras.config.image_data_format()),
+        sys.getrecursionlimit(),
+    )
+
+
+def _network(index, policy):
+    inputs = keras.Input((12,), name="x")
+    x = L.Dense(8 + index, activation="relu", dtype=policy)(inputs)
+    x = Block(dtype="float32")(L.Dense(12, dtype=policy)(L.BatchNormalization(dtype=policy)(x)))
+    return randomize(keras.Model(inputs, L.Dense(3, dtype=policy, name="y")(keras.ops.tanh(x))), index)
+
+
+def _error_of_export(model, path):
+    return kerasbn.export(model, path, overwrite=True).max_error
+
+
+def _result_of(verb):
+    def result(model, path):
+        made = verb(model)
+        policies = [layer.dtype_policy.name for layer in made.layers]
+        return policies, [output.tobytes() for output in inference(made, X)]
+
+    return result
+
+
+JOBS = {
+    ".onnx": _error_of_export,
+    "": _error_of_export,
+    ".keras": _error_of_export,
+    ".rewrite": _result_of(kerasbn.rewrite),
+    ".fold": _result_of(kerasbn.fold),
+    ".from_keras": _result_of(kerasbn.layers.from_keras),
+}
+
+
+@pytest.mark.parametrize("policies", [("float32", "mixed_float16"), ("mixed_float16",)], ids=["models", "one model"])
+def test_threads(policies, tmp_path):
+    """What goes on in several threads at once gives what it gives one after the other."""
+    models = [_network(index, policy) for index, policy in enumerate(policies)]
+    work = [
+        (job, model, tmp_path / f"{index}{suffix}")
+        for suffix, job in JOBS.items()
+        for index, model in enumerate(models)
+    ]
+    expected = [job(model, path) for job, model, path in work]
+    before = _state_of_the_process(), [(snapshot(model), recorded_calls(model)) for model in models]
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        got = list(threads.map(lambda each: each[0](*each[1:]), work))
+    assert got == expected
+    assert (_state_of_the_process(), [(snapshot(model), recorded_calls(model)) for model in models]) == before
+
+
+def test_what_other_threads_log_is_not_lost_in_an_export(tmp_path, monkeypatch):
+    heard = []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record.getMessage())
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+    convert = tf2onnx.convert.from_graph_def
+
+    def noisy(*args, **kwargs):
+        with concurrent.futures.ThreadPoolExecutor(1) as threads:
+            threads.submit(logging.getLogger("mine").error, "from elsewhere").result()
+        logging.getLogger("tf2onnx.tfonnx").error("from here")
+        logging.error("from here, by the root")
+        return convert(*args, **kwargs)
+
+    monkeypatch.setattr(tf2onnx.convert, "from_graph_def", noisy)
+    kerasbn.export(_sequential(), tmp_path / "model.onnx")
+    assert heard == ["from elsewhere"]
+    assert logging.getLogger().handlers == [handler]

@@ -17,6 +17,7 @@ from kerasbn.exporters.served import served
 from kerasbn.files.formats import Format, checked_format, format_of
 from kerasbn.files.staging import staged
 from kerasbn.options import CustomLayers
+from kerasbn.turns import in_turn
 from kerasbn.verification.parity import check_parity
 
 
@@ -86,6 +87,7 @@ def export(
         )
 
 
+@in_turn()
 def write_and_verify(
     model: keras.Model,
     target: Path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,16 +137,26 @@ def _is_known(node: onnx.NodeProto, opset: int) -> bool:
 
 @contextmanager
 def _silent_logs() -> Iterator[None]:
-    """Keep what tf2onnx and TensorFlow log from the terminal; tf2onnx writes to the root logger too."""
-    loggers = [logging.getLogger(name) for name in ("", "tf2onnx", "tensorflow")]
-    before = [(logger.handlers, logger.propagate) for logger in loggers]
-    for logger in loggers:
-        logger.handlers, logger.propagate = [logging.NullHandler()], False
+    """Keep what tf2onnx and TensorFlow log in this thread from whoever handles logs; what others log goes on.
+
+    tf2onnx writes to the root logger too, which would get a handler for good if it had none.
+    """
+    thread = threading.get_ident()
+
+    def from_elsewhere(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    root, nowhere = logging.getLogger(), logging.NullHandler()
+    handlers = {handler for name in ("", "tf2onnx", "tensorflow") for handler in logging.getLogger(name).handlers}
+    root.addHandler(nowhere)
+    for handler in handlers:
+        handler.addFilter(from_elsewhere)
     try:
         yield
     finally:
-        for logger, (handlers, propagate) in zip(loggers, before, strict=True):
-            logger.handlers, logger.propagate = handlers, propagate
+        for handler in handlers:
+            handler.removeFilter(from_elsewhere)
+        root.removeHandler(nowhere)
 
 
 def _name_open_dimensions(proto: onnx.ModelProto, model: keras.Model) -> None:
