@@ -37,7 +37,8 @@ def export(
 
     The written graph runs in inference mode: Dropout, noise and random augmentation are off, and
     batch normalization is folded into other layers where that is exact. Its inputs and outputs have
-    the model's own names, its batch is open.
+    the model's own names, its batch is open. Threads that export, rewrite or fold take turns; while it
+    is written, a model in half precision computes in float32, for whoever else uses it as well.
 
     Example:
 
