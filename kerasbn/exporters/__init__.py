@@ -59,7 +59,8 @@ def export(
             fold it, or kept whole: `"open"` or `"keep"`. Defaults to `"open"`.
         verify: Whether to run the written model against the Keras model as it was given, at batch 1
             and at a larger one. Defaults to `True`.
-        inputs: A batch of inputs to verify with, in the model's structure. Defaults to random ones.
+        inputs: A batch of inputs to verify with, in the model's structure; of a subclassed model also what it is
+            called on. Defaults to random ones, and to what it was built for.
         opset: The ONNX opset, from 13 to 18. Defaults to 17.
         overwrite: Whether an existing file or folder may be replaced. Defaults to `False`.
 
@@ -103,7 +104,7 @@ def write_and_verify(
 ) -> ExportReport:
     """Write a model to `temporary`, which will be moved to `target`. Arguments and errors as in `export`."""
     started = time.perf_counter()
-    with served(model, fold=fold, custom_layers=custom_layers) as what:
+    with served(model, fold=fold, custom_layers=custom_layers, example=inputs) as what:
         try:
             nodes = _write(what.model, temporary, kind, opset)
         except (KerasBNError, OSError):

@@ -74,7 +74,7 @@ def signature_of(model: keras.Model, example: Any = None) -> Signature:
             model, "has no call, so what it computes is not known. Take the models among its attributes one by one"
         )
     if not model.built:
-        raise _unknown(model, "was never called or built. Call it on a batch first")
+        raise _unknown(model, "was never called or built, so its inputs are not known. Call it on a batch first")
     if len(arguments := _arguments(model)) > 1:
         raise _unknown(
             model,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -123,9 +124,9 @@ def _inputs(model: keras.Model, signature: Signature) -> Any:
     argument = next(iter(inspect.signature(model.call).parameters), "inputs")
 
     def named(path: tuple[Any, ...], spec: keras.KerasTensor) -> Any:
-        name = "_".join(map(str, path if path and isinstance(path[-1], str) else (argument, *path)))
-        while name in taken:
-            name += "_input"
+        own = "_".join(map(str, path if path and isinstance(path[-1], str) else (argument, *path)))
+        numbered = itertools.chain([own], (f"{own}_{number}" for number in itertools.count(1)))
+        name = next(name for name in numbered if name not in taken)
         taken.add(name)
         return keras.Input(spec.shape[1:], dtype=spec.dtype, name=name)
 
