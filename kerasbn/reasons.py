@@ -39,6 +39,9 @@ class Reason(enum.Enum):
     CHANNEL_AXIS = "channel_axis"
     """No single axis of its output holds the channels; or it normalizes another axis than the channels of the
     layer that it would be folded into."""
+    BIAS_AXIS = "bias_axis"
+    """The layer that it would be folded into adds its bias on an axis before the last one, and some other axis is as
+    long, or may be: Keras on TensorFlow would add it there."""
     OPAQUE = "opaque"
     """A layer with weights that is carried over as it is and not looked into."""
     OWN_WEIGHTS = "own_weights"

@@ -1,12 +1,14 @@
 """Before and after, as tables: which layers a rewrite makes of which, and that it computes the same."""
 
 import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers as L
 
 import kerasbn
 from kerasbn import Reason
-from tests.helpers import assert_same_function, names, randomize, sequential, snapshot, wiring
+from tests.helpers import assert_same_function, names, random_inputs, randomize, sequential, snapshot, wiring
 
 IMAGE, SEQUENCE, VOLUME = (8, 8, 4), (10, 4), (6, 6, 6, 2)
 
@@ -131,6 +133,18 @@ def test_channels_first_normalizes_axis_1():
     result = kerasbn.rewrite(source, position="before")
     assert result.get_layer("a_bn").axis == 1
     assert result.get_layer("a_bn").gamma.shape == (6,)
+
+
+@pytest.mark.parametrize(("width", "keeps_bias"), [(8, True), (9, False)])
+def test_a_bias_that_keras_adds_elsewhere_stays(width, keeps_bias):
+    source = sequential(
+        L.Conv2D(6, 3, data_format="channels_first", name="a"), L.ReLU(), L.Flatten(), shape=(4, 8, width)
+    )
+    result = kerasbn.rewrite(source, position="before")
+    assert result.get_layer("a").use_bias == keeps_bias
+    inputs = random_inputs(source)
+    expected, got = (tf.function(model, jit_compile=True)(inputs) for model in (source, result))
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
 
 def _residual():

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
 from kerasbn.catalog import families
-from kerasbn.graph.model import Operation, core_of, type_of
+from kerasbn.graph.model import CallSite, Operation, Value, core_of, step_axes, type_of
 
 Shape = tuple[int | None, ...]
 
@@ -195,3 +196,43 @@ def channel_bias(layer: keras.layers.Layer) -> keras.Variable | None:
     if bias is None or len(bias.shape) != 1 or bias.regularizer is not None or bias.constraint is not None:
         return None
     return bias
+
+
+def adds_bias_in_place(site: CallSite, *, full: bool = False) -> bool:
+    """Whether the bias of a linear layer, if it has one, is added on the axes that it is meant for.
+
+    Args:
+        site: A call of the layer.
+        full: Whether the same is asked of a bias on each channel, besides its own. Defaults to `False`.
+    """
+    layer = core_of(site.operation)
+    value = shape_of_step(site, site.outputs[0])
+    biases: list[Shape] = []
+    if layer.bias is not None:
+        behind = len(value) - 2 if channel_axis(layer) == 1 else 0
+        biases.append((*layer.bias.shape, *[1] * behind))
+    if full:
+        last = LINEAR[type(layer)].kernels(layer)[-1]
+        biases.append(last.sizes(last.outputs))
+    return all(is_added_in_place(bias, value) for bias in biases)
+
+
+def is_added_in_place(addend: Shape, value: Shape) -> bool:
+    """Whether what has fewer axes than a value, or shorter ones, is added to it as numpy broadcasts it.
+
+    On TensorFlow, `keras.ops.add` takes what is long on one axis alone for a bias of the channels, and adds it on
+    whichever axis is as long, the last one first. So it is tried, in small: what is as long, or may be, is 2 long.
+    An open size of the addend may turn out to be 1.
+    """
+    long = [size for size in addend if size not in (None, 1)]
+    if len(long) != 1:
+        return True
+    small = np.arange(2.0).reshape([2 if size in long else 1 for size in addend])
+    zeros = np.zeros([2 if size in (None, *long) else 3 for size in value])
+    return np.array_equal(keras.ops.convert_to_numpy(keras.ops.add(zeros, small)), zeros + small)
+
+
+def shape_of_step(site: CallSite, value: Value) -> Shape:
+    """The shape of an input or output of a layer, of a single step within `TimeDistributed`."""
+    batch, *sizes = value.shape
+    return (batch, *sizes[step_axes(site.operation) :])

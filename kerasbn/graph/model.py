@@ -91,6 +91,11 @@ def core_of(operation: Any) -> Any:
     return core_of(operation.config["layer"] if isinstance(operation, LayerSpec) else operation.layer)
 
 
+def step_axes(operation: Any) -> int:
+    """How many axes of steps `TimeDistributed` goes along on the way to the core."""
+    return 0 if operation is core_of(operation) else 1 + step_axes(operation.layer)
+
+
 def type_of(operation: Operation) -> type:
     """The class of a layer or operation, of one to be as well, of the model for a graph."""
     match operation:

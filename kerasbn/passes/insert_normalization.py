@@ -7,15 +7,16 @@ Szegedy, 2015, section 3.2).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import zip_longest
 from typing import Any
 
 import keras
 
-from kerasbn.catalog.linear import channel_bias, linear_of
+from kerasbn.catalog.linear import adds_bias_in_place, channel_bias, linear_of
 from kerasbn.facts.facts import Facts
 from kerasbn.graph.edit import Change, Configure, Insert
+from kerasbn.graph.model import CallSite
 from kerasbn.options import Options
 from kerasbn.passes.placement import Place, place
 from kerasbn.passes.proposal import Draft, Edit
@@ -36,8 +37,7 @@ def insert_normalization(facts: Facts, options: Options, draft: Draft) -> Iterat
     yield from placements.skips
     yield from split_activation(facts, placements.places, draft.names)
     for layer, places in _by_served_layer(placements.places).items():
-        calls = {site.address for site in facts.calls[layer]}
-        bias = channel_bias(layer) if _takes_bias(layer, places, calls, prototype) else None
+        bias = channel_bias(layer) if _takes_bias(layer, places, facts.calls[layer], prototype) else None
         changes: list[Change] = [] if bias is None else [_without_bias(layer)]
         for group, why in _that_share_one(places, facts, options):
             first = group[0]
@@ -79,12 +79,13 @@ def _by_served_layer(places: Iterable[Place]) -> Mapping[Any, list[Place]]:
     return groups
 
 
-def _takes_bias(layer: Any, places: list[Place], calls: set[str], prototype: Prototype) -> bool:
-    """Whether a bias of the layer becomes beta: at every call of it a normalization follows at once."""
+def _takes_bias(layer: Any, places: list[Place], calls: Collection[CallSite], prototype: Prototype) -> bool:
+    """Whether a bias of the layer becomes beta: at every call of it a normalization follows at once, on its axis."""
     return (
         linear_of(layer) is not None
         and prototype.takes_bias
-        and {each.site.address for each in places if each.takes_over_output} == calls
+        and {each.site.address for each in places if each.takes_over_output} == {site.address for site in calls}
+        and all(adds_bias_in_place(site) for site in calls)
     )
 
 

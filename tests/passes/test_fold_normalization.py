@@ -179,13 +179,15 @@ CHANNELS_FIRST = {
 def test_channels_first(name):
     make, prepare = CHANNELS_FIRST[name]
 
-    def mix():
-        return L.EinsumDense("abcd,be->aecd", (3, None, None))
+    def mix(shape):
+        return L.EinsumDense("abcd,be->aecd", shape[1:])
 
+    shape = (None, 3, 5, 4)
     between = make(data_format="channels_first")
-    _assert_folds(prepare(_chain((3, 5, 4), L.Activation("tanh"), BN(axis=1), between, mix())))
+    behind = mix(between.compute_output_shape(shape))
+    _assert_folds(prepare(_chain(shape[1:], L.Activation("tanh"), BN(axis=1), between, behind)))
     between = make(data_format="channels_first")
-    _assert_folds(prepare(_chain((3, 5, 4), mix(), between, BN(axis=1), L.Activation("tanh"))))
+    _assert_folds(prepare(_chain(shape[1:], mix(shape), between, BN(axis=1), L.Activation("tanh"))))
 
 
 def test_an_explicit_mask():
@@ -287,6 +289,22 @@ def test_a_sum_gives_its_shift_to_a_branch_that_can_take_it():
         )
 
     _assert_folds(_positive(_functional((5,), body)))
+
+
+@pytest.mark.parametrize(("width", "left"), [(4, 1), (5, 0)])
+def test_a_branch_spread_over_places_that_a_batch_of_one_would_make_a_bias(width, left):
+    wide, narrow = keras.Input((4, 3, width)), keras.Input((4, 1, 1))
+    mixed = [L.EinsumDense("abcd,be->aecd", each.shape[1:])(each) for each in (wide, narrow)]
+    y = L.Activation("tanh")(BN(axis=1)(L.Add()(mixed)))
+    model = _centered(randomize(keras.Model([wide, narrow], y)))
+    assert_same_function(model, _assert_folds(model, left), random_inputs(model, batch=1))
+
+
+def test_scales_alone_need_no_bias():
+    def body(x):
+        return L.Activation("tanh")(BN(axis=1)(L.EinsumDense("abc,bd->adc", (4, 4))(x)))
+
+    _assert_folds(_centered(_functional((4, 4), body)))
 
 
 def test_forward_past_a_concatenation():
@@ -557,6 +575,25 @@ STAYS = {
         lambda x: L.ReLU()(BN(name="bn", center=False)(L.ReLU(threshold=0.5)(L.Dense(4)(x)))),
         Reason.NONLINEAR,
     ),
+    **{
+        f"a bias that would be added elsewhere, {case}": (
+            (4, 4),
+            lambda x, body=body: L.ReLU()(body(x)),
+            Reason.BIAS_AXIS,
+        )
+        for case, body in {
+            "none yet": lambda x: BN(axis=1, name="bn")(L.EinsumDense("abc,bd->adc", (4, 4))(x)),
+            "its own": lambda x: BN(axis=1, name="bn")(L.EinsumDense("abc,bd->adc", (4, 4), bias_axes="d")(x)),
+            "its own but not the new one": lambda x: BN(name="bn")(
+                L.EinsumDense("abc,bcd->abd", (4, 4), bias_axes="b")(x)
+            ),
+            "ahead": lambda x: L.EinsumDense("abc,bd->adc", (4, 4))(BN(axis=1, name="bn")(L.Activation("tanh")(x))),
+            "of every step": lambda x: BN(axis=2, name="bn")(
+                L.TimeDistributed(L.EinsumDense("abc,bd->adc", (4, 4)))(L.Reshape((1, 4, 4))(x))
+            ),
+            "by an open size": lambda x: BN(axis=1, name="bn")(L.EinsumDense("abc,bd->adc", (3, None))(x)),
+        }.items()
+    },
     "input": ((4,), lambda x: L.ReLU()(BN(name="bn")(x)), Reason.INPUT),
     "monte carlo dropout": (
         (4,),

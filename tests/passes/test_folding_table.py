@@ -28,7 +28,7 @@ OTHERS = {
     ),
     "EinsumDense abc,cde->abde": (
         (3, 6),
-        lambda bias, **kw: L.EinsumDense("abc,cde->abde", (None, 4, 5), bias_axes="d" if bias else None, **kw),
+        lambda bias, **kw: L.EinsumDense("abc,cde->abde", (3, 4, 5), bias_axes="d" if bias else None, **kw),
     ),
     "EinsumDense abc,bcd->abd": (
         (3, 6),

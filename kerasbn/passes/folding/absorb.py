@@ -19,14 +19,14 @@ A batch normalization that stays absorbs both: it is linear, channel by channel.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, cast
+from typing import cast
 
 import keras
 
 from kerasbn.catalog import activations, normalization
-from kerasbn.catalog.linear import LINEAR, linear_of
+from kerasbn.catalog.linear import LINEAR, adds_bias_in_place, linear_of, shape_of_step
 from kerasbn.catalog.normalization import is_known
-from kerasbn.graph.model import CallSite, Operation, core_of
+from kerasbn.graph.model import CallSite, Operation, core_of, step_axes
 from kerasbn.passes.folding.affine import Affine, identity
 from kerasbn.reasons import Reason, Refusal
 
@@ -64,6 +64,7 @@ def check_behind(site: CallSite, affine: Affine) -> None:
     axes = _axes(site)
     if axes is None or not _fits(affine, axes[1]):
         raise Refusal(Reason.CHANNEL_AXIS)
+    _check_bias(site, affine)
     if has_activation(layer):
         if activations.name_of_function(layer.activation) not in activations.HOMOGENEOUS:
             raise Refusal(Reason.NONLINEAR)
@@ -78,8 +79,9 @@ def check_ahead(site: CallSite, affine: Affine) -> None:
     if axes is None or not _fits(affine, axes[0]):
         raise Refusal(Reason.CHANNEL_AXIS)
     linear = linear_of(site.operation)
-    if affine.has_shift and linear is not None and linear.adds_zeros(layer, _shape_of_step(site)):
+    if affine.has_shift and linear is not None and linear.adds_zeros(layer, shape_of_step(site, site.inputs[0])):
         raise Refusal(Reason.ZERO_PADDING)
+    _check_bias(site, affine)
 
 
 def check_homogeneous(affine: Affine) -> None:
@@ -109,6 +111,14 @@ def _check_weights(layer: keras.layers.Layer) -> None:
         raise Refusal(Reason.QUANTIZED)
 
 
+def _check_bias(site: CallSite, affine: Affine) -> None:
+    """Refuse a map that would give a linear layer a bias which Keras adds on another axis."""
+    if linear_of(site.operation) is None:
+        return
+    if not adds_bias_in_place(site, full=affine.has_shift or core_of(site.operation).bias is not None):
+        raise Refusal(Reason.BIAS_AXIS)
+
+
 def _axes(site: CallSite) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
     """The axes of a layer's input and output, letters where a map may vary along them."""
     layer = cast("keras.layers.Layer", core_of(site.operation))
@@ -118,17 +128,6 @@ def _axes(site: CallSite) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
         return axes, axes
     kernels = LINEAR[type(layer)].kernels(layer)
     return (kernels[0].inputs, kernels[-1].outputs) if kernels else None
-
-
-def _shape_of_step(site: CallSite) -> tuple[int | None, ...]:
-    """The shape of a linear layer's input, of a single step within `TimeDistributed`."""
-    batch, *sizes = site.inputs[0].shape
-    return (batch, *sizes[_step_axes(site.operation) :])
-
-
-def _step_axes(operation: Any) -> int:
-    """How many axes of steps `TimeDistributed` goes along."""
-    return 0 if operation is core_of(operation) else 1 + _step_axes(operation.layer)
 
 
 def _fits(affine: Affine, axes: tuple[str, ...]) -> bool:
@@ -141,6 +140,6 @@ def _fits(affine: Affine, axes: tuple[str, ...]) -> bool:
 def _channel_axis(site: CallSite) -> int:
     """The axis that a batch normalization normalizes, among those besides the batch; -1 for the batch."""
     layer = cast("keras.layers.BatchNormalization", core_of(site.operation))
-    steps = _step_axes(site.operation)
+    steps = step_axes(site.operation)
     inner = int(layer.axis) % (len(site.inputs[0].shape) - steps)
     return inner - 1 + steps if inner else -1

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from kerasbn.arrays import Array
+from kerasbn.catalog.linear import is_added_in_place
 from kerasbn.graph.model import CallSite
 from kerasbn.passes.folding.affine import Affine
 from kerasbn.passes.folding.transport.transport import Maps, Transport, called
@@ -16,10 +17,13 @@ from kerasbn.reasons import Reason, Refusal
 
 
 def _check_branches(site: CallSite, affine: Affine) -> None:
-    """Refuse a map that varies along an axis on which a branch is spread."""
+    """Refuse a map that varies along an axis on which a branch is spread, or may be, in a batch of one."""
+    whole = site.outputs[0].shape
     for value in site.inputs:
-        if len(value.shape) != len(site.outputs[0].shape) or any(
-            size != 1 and length == 1 for size, length in zip(affine.shape, value.shape[1:], strict=True)
+        if (
+            len(value.shape) != len(whole)
+            or any(size != 1 and length == 1 for size, length in zip(affine.shape, value.shape[1:], strict=True))
+            or not is_added_in_place(value.shape[1:], whole)
         ):
             raise Refusal(Reason.BRANCHES)
 
