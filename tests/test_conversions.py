@@ -108,8 +108,17 @@ def test_inside_another_layer():
         to_keras(model)
 
 
-def test_trains_alike_after_from_keras():
-    theirs = randomize(sequential(keras.layers.BatchNormalization()))
+def test_what_kerasbn_does_not_take_is_set_right_on_the_layer():
+    model = sequential(keras.layers.BatchNormalization(epsilon=-1e-3, name="norm"))
+    with pytest.raises(kerasbn.UnsupportedModelError, match=r"'norm' cannot be made anew.*`epsilon` must be"):
+        from_keras(model)
+    model.get_layer("norm").epsilon = 1e-3
+    assert_same_function(model, from_keras(model))
+
+
+@pytest.mark.parametrize("epsilon", [1e-3, 0.0])
+def test_trains_alike_after_from_keras(epsilon):
+    theirs = randomize(sequential(keras.layers.BatchNormalization(epsilon=epsilon)))
     ours = from_keras(theirs)
     x, y = np.random.default_rng(0).normal(size=(8, 6, 6, 3)), np.zeros((8, 64))
     for model in (theirs, ours):

@@ -156,7 +156,7 @@ class _Builder:
     def _make(self, operation: Operation, name: str) -> keras.Operation:
         """What is called in the model to be. What is new goes by the name that it has in the graph."""
         if isinstance(operation, LayerSpec):
-            return make(operation.named(name))
+            return _made(operation.named(name))
         if isinstance(operation, Graph):
             return self._model(operation, name) if self._copy or operation.edited else operation.model
         if not isinstance(operation, keras.layers.Layer):
@@ -202,6 +202,18 @@ def _complete(operation: Operation, made: keras.Operation) -> None:
         made.trainable = operation.config.get("trainable", True)
         if operation.origin is not None:
             carry_flags(operation.origin, made)
+
+
+def _made(spec: LayerSpec) -> keras.layers.Layer:
+    try:
+        return make(spec)
+    except Exception as error:
+        if isinstance(error, ValueError) and _keras.refused_to_defer(error):
+            raise
+        raise UnsupportedModelError(
+            f"Layer {spec.name!r} cannot be made anew, as {spec.cls.__module__}.{spec.cls.__name__}: "
+            f"{quoted(error.__context__ or error)}. Set that right on the layer in the source, and try again."
+        ) from error
 
 
 def _source_of(operation: Operation) -> Any:

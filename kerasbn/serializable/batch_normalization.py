@@ -45,7 +45,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         axis: Integer, the axis of the channels. Defaults to `-1`.
         momentum: Float from 0 to 1, the share of the moving statistics that one batch leaves as it
             is. `None`: all batches weigh the same, a cumulative average. Defaults to `0.99`.
-        epsilon: Positive float, added to the variance. Defaults to `1e-3`.
+        epsilon: Float, added to the variance. With `0`, a channel of variance 0 comes out as NaN. Defaults to
+            `1e-3`.
         center: Whether to add `beta`. Defaults to `True`.
         scale: Whether to multiply by `gamma`. Defaults to `True`.
         beta_initializer: Initializer of `beta`. Defaults to `"zeros"`.
@@ -166,10 +167,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
             if not (value is None and name == "momentum") and not 0 <= value <= 1:
                 remedy = " (or None for a cumulative average)" if name == "momentum" else ""
                 raise ValueError(f"Argument `{name}` must be from 0 to 1{remedy}. Received: {name}={value}")
-        if not (self.epsilon > 0 and math.isfinite(self.epsilon)):
+        if not (self.epsilon >= 0 and math.isfinite(self.epsilon)):
             raise ValueError(
-                "Argument `epsilon` must be a positive number, such as 1e-3, so that a channel of variance 0 can be "
-                f"normalized. Received: epsilon={self.epsilon}"
+                f"Argument `epsilon` must be a number of at least 0, such as 1e-3. Received: epsilon={self.epsilon}"
             )
         if self.zero_debias and self.momentum == 1:
             raise ValueError(
