@@ -249,7 +249,8 @@ def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
             `[("stage1/*", "after")]`. The first match wins over `position`, and over what would be
             left alone. Defaults to `()`.
         norm: A layer instance whose configuration every inserted layer gets.
-            `keras.layers.BatchNormalization()` makes models that load without kerasbn. Defaults to
+            `keras.layers.BatchNormalization()` makes models that load without kerasbn; where it cannot
+            normalize a value, such as by groups that do not fit, nothing is inserted. Defaults to
             `None`: `kerasbn.layers.BatchNormalization(momentum=0.95, zero_debias=True)`, whose moving
             statistics are right from the first batch on and soon follow.
         dropout: Which Dropout goes. `"redundant"`: what meets a batch normalization next, with at most
@@ -317,8 +318,8 @@ def fold(model: keras.Model, *, custom_layers: CustomLayers = "open", inputs: An
 
     The result computes at inference what the source does, with fewer layers: each batch
     normalization that goes is multiplied into the weights of the linear layers ahead of it or behind it,
-    in float64. It is a model for inference, not for further training. What stays, stays for a
-    reason: `kerasbn.plan(model, position="none", dropout="none", fold=True)` lists them.
+    in float64. It is a model for inference, not for further training: regularizers see other weights and values.
+    What stays, stays for a reason: `kerasbn.plan(model, position="none", dropout="none", fold=True)` lists them.
 
     The source model stays as it is. The result keeps its class, name, inputs, outputs, the names of
     all other layers, what is frozen, and the compiled state. Models inside it may compute something

@@ -16,6 +16,8 @@ class Reason(enum.Enum):
     """Its block is normalized already, by a batch, layer, group, RMS, unit or spectral normalization."""
     COVERED = "covered"
     """The normalization inserted at the neighbouring site of its block covers it."""
+    NORM = "norm"
+    """The layer given as norm cannot normalize its value."""
     NO_ACTIVATION = "no_activation"
     """The position is after the activation, and no activation follows."""
     NOT_AFTER_LINEAR = "not_after_linear"

@@ -9,6 +9,7 @@ import pytest
 from keras import layers as L
 
 import kerasbn
+from kerasbn import Reason
 from tests.helpers import assert_same_function, names, random_inputs, randomize, sequential, snapshot
 
 
@@ -251,6 +252,85 @@ def test_norm_is_the_prototype(norm, position):
         k: v for k, v in prototype.get_config().items() if k not in ignored
     }
     assert_same_function(source, result)
+
+
+class Plain(keras.layers.BatchNormalization):
+    """Does something in training alone."""
+
+    def call(self, inputs, training=None, mask=None):
+        return super().call(inputs * 2 if training else inputs, training=training, mask=mask)
+
+
+class Twice(kerasbn.layers.BatchNormalization):
+    def call(self, inputs, training=None, mask=None):
+        return 2 * super().call(inputs, training=training, mask=mask)
+
+
+class Unclear(keras.layers.BatchNormalization):
+    def __init__(self, secret, **kwargs):
+        super().__init__(**kwargs)
+
+
+@pytest.mark.parametrize("data", [None, np.random.default_rng(0).normal(3, 2, size=(64, 12)).astype("float32")])
+def test_a_subclass_that_infers_as_batch_normalization_does(data):
+    source = _mlp()
+    result = kerasbn.rewrite(source, norm=Plain(), position="before", data=data)
+    assert type(result.get_layer("a_bn")) is Plain
+    assert result.get_layer("a").bias is None
+    assert_same_function(source, result)
+
+
+def test_a_subclass_that_infers_otherwise_starts_as_its_own_initializers_say():
+    with pytest.raises(kerasbn.OptionError, match=r"norm is a Twice.*something of its own.*pass preserve=False"):
+        kerasbn.plan(_mlp(), norm=Twice())
+    result = kerasbn.rewrite(_mlp(), norm=Twice(), position="before", preserve=False)
+    assert result.get_layer("a").bias is not None
+    np.testing.assert_array_equal(result.get_layer("a_bn").moving_variance, np.ones(8))
+
+
+def test_a_norm_that_cannot_be_made_again():
+    with pytest.raises(kerasbn.OptionError, match=r"Unclear, which cannot be made again.*'secret'.*get_config"):
+        kerasbn.plan(_mlp(), norm=Unclear("x"))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"position": "before"}, "a f b b_bn b_activation head"),
+        ({"position": "after"}, "a f b b_bn head"),
+        ({"rules": [("f", "after")]}, "a f b b_bn b_activation head"),
+        ({"normalize_inputs": True}, "in_bn a f b b_bn b_activation head"),
+    ],
+)
+def test_a_norm_that_cannot_take_a_value_is_left_out_there(options, expected):
+    source = sequential(L.Dense(6, name="a"), L.ReLU(name="f"), L.Dense(8, activation="relu", name="b"))
+    plan = kerasbn.plan(source, norm=L.GroupNormalization(groups=4), **options)
+    (skip,) = (skip for skip in plan.skips if skip.reason is Reason.NORM and skip.site == "a#0")
+    assert "must be a multiple" in skip.detail
+    assert names(plan.apply()) == expected
+
+
+class Halved(L.Layer):
+    def call(self, inputs):
+        return inputs[..., ::2]
+
+
+def test_a_norm_that_changes_the_shape_is_left_out():
+    plan = kerasbn.plan(_mlp(), norm=Halved())
+    assert {skip.reason for skip in plan.skips if skip.site in ("a#0", "b#0")} == {Reason.NORM}
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize(
+    "wrap", [lambda layer, **kw: layer(**kw), lambda layer, **kw: L.TimeDistributed(layer(), **kw)]
+)
+def test_an_activity_regularizer_sees_what_it_saw(wrap, activation):
+    watched = wrap(lambda **kw: L.Dense(5, activation=activation, **kw), activity_regularizer="l2", name="a")
+    source = sequential(watched, L.Activation("tanh"), shape=(4, 6))
+    result = kerasbn.rewrite(source, position="before")
+    inputs = random_inputs(source)
+    source(inputs), result(inputs)
+    np.testing.assert_allclose(result.losses, source.losses, rtol=1e-5)
 
 
 def test_another_normalization_keeps_the_bias():

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasbn.catalog import families
+from kerasbn.catalog import activations, families
 from kerasbn.graph.model import CallSite, Operation, Value, core_of, step_axes, type_of
 
 Shape = tuple[int | None, ...]
@@ -191,11 +191,18 @@ def channel_axis(layer: keras.layers.Layer) -> int | None:
 
 
 def channel_bias(layer: keras.layers.Layer) -> keras.Variable | None:
-    """The bias of a linear layer, if it has one number a channel and nothing else acts on it."""
-    bias: keras.Variable | None = core_of(layer).bias
+    """The bias of a linear layer, if it has one number a channel and nothing else acts on it or on the sum with it."""
+    core = core_of(layer)
+    bias: keras.Variable | None = core.bias
     if bias is None or len(bias.shape) != 1 or bias.regularizer is not None or bias.constraint is not None:
         return None
-    return bias
+    is_watched = layer.activity_regularizer is not None and not has_activation(layer)
+    return None if is_watched else bias
+
+
+def has_activation(layer: keras.layers.Layer) -> bool:
+    """Whether a layer has a built-in activation that does something."""
+    return activations.name_of_function(getattr(core_of(layer), "activation", None)) != activations.LINEAR
 
 
 def adds_bias_in_place(site: CallSite, *, full: bool = False) -> bool:

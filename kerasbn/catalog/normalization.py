@@ -16,7 +16,8 @@ import keras
 import numpy as np
 
 from kerasbn.arrays import Array, array_of
-from kerasbn.graph.model import Operation, core_of, type_of
+from kerasbn.graph.clone import constructor_arguments, make
+from kerasbn.graph.model import LayerSpec, Operation, core_of, type_of
 from kerasbn.serializable import BatchNormalization
 
 _KNOWN = (keras.layers.BatchNormalization, BatchNormalization)
@@ -35,6 +36,30 @@ def is_known(operation: Operation) -> bool:
     A subclass may compute something else.
     """
     return type_of(core_of(operation)) in _KNOWN
+
+
+def infers_as_known(norm: keras.layers.Layer) -> bool:
+    """Whether a layer is a batch normalization that computes `map_of` at inference: a subclass is tried on numbers.
+
+    Its further weights, if it has any, are as it starts.
+    """
+    if not isinstance(norm, keras.layers.BatchNormalization):
+        return False
+    return is_known(norm) or all(_computes_its_map(norm, shape) for shape in ((8, 5), (2, 3, 4, 5)))
+
+
+def _computes_its_map(norm: keras.layers.BatchNormalization, shape: tuple[int, ...]) -> bool:
+    generator = np.random.default_rng(0)
+    config = {**constructor_arguments(norm), "axis": -1, "dtype": "float32"}
+    twin: Any = make(LayerSpec(type(norm), config))
+    twin.build(shape)
+    for variable in filter(None.__ne__, (twin.gamma, twin.beta, twin.moving_mean)):
+        variable.assign(generator.normal(size=shape[-1:]))
+    twin.moving_variance.assign(np.exp(generator.normal(size=shape[-1:])))
+    inputs = 10 * generator.normal(size=shape)
+    scale, shift = map_of(twin)
+    outputs = array_of(twin(keras.ops.convert_to_tensor(inputs, "float32"), training=False))
+    return np.allclose(outputs, scale * inputs + shift, rtol=1e-4, atol=1e-3)
 
 
 def map_of(norm: keras.layers.BatchNormalization) -> ChannelMap:

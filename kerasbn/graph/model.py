@@ -69,9 +69,11 @@ class LayerSpec:
         return dataclasses.replace(self, config={**self.config, "name": name})
 
     def with_config(self, **changes: Any) -> LayerSpec:
-        """The same layer with some arguments of its constructor changed; those of what it wraps, if it wraps any."""
+        """The same layer with some arguments of its constructor changed; those that it lacks, in what it wraps."""
         if wrapped := self.wrapped:
-            changes = {argument: spec.with_config(**changes) for argument, spec in wrapped.items()}
+            own = {argument: value for argument, value in changes.items() if argument in self.config}
+            inner = {argument: value for argument, value in changes.items() if argument not in own}
+            changes = {**own, **{argument: spec.with_config(**inner) for argument, spec in wrapped.items()}}
         return dataclasses.replace(self, config={**self.config, **changes})
 
     @property

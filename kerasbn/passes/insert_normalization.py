@@ -29,11 +29,11 @@ def insert_normalization(facts: Facts, options: Options, draft: Draft) -> Iterat
     """Propose a normalization for each place, and to split the activations off that it stands before.
 
     Raises:
-        OptionError: if a rule matches nothing, or `norm` is not a layer instance, or cannot start as
-            the identity where `preserve` asks for it.
+        OptionError: if a rule matches nothing, or `norm` is not a layer instance that normalizes, or cannot
+            start as the identity where `preserve` asks for it.
     """
-    placements = place(facts, options)
     prototype = Prototype.asked_for(options)
+    placements = place(facts, options, prototype.check)
     yield from placements.skips
     yield from split_activation(facts, placements.places, draft.names)
     for layer, places in _by_served_layer(placements.places).items():

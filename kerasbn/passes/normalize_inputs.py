@@ -31,6 +31,7 @@ def normalize_inputs(facts: Facts, options: Options, draft: Draft) -> Iterator[E
         if site.is_input:
             try:
                 axis = _channel_axis(facts, site, options)
+                prototype.check(site.outputs[0], axis)
             except Refusal as refusal:
                 yield refusal.at(site.address)
                 continue

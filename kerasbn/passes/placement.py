@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
+from collections.abc import Callable
 from typing import cast
 
 import keras
@@ -81,23 +82,33 @@ class _Block:
     def paths(self) -> tuple[str, ...]:
         return (self.linear.path, *(site.path for site in self.activations))
 
+    def normalized(self, position: str) -> tuple[CallSite, ...]:
+        """The sites whose values are normalized."""
+        return self.activations if position == "after" and self.built_in == activations.LINEAR else (self.linear,)
 
-def place(facts: Facts, options: Options) -> Placements:
+
+def place(facts: Facts, options: Options, check: Callable[[Value, int], None]) -> Placements:
     """Find the places for batch normalization in a graph.
+
+    Args:
+        facts: The facts about the graph.
+        options: The options.
+        check: Refuses a value, whose channels are on a given axis, that the normalization to insert cannot take.
 
     Raises:
         OptionError: if a rule's glob matches no layer.
     """
-    return _Placer(facts, options).place()
+    return _Placer(facts, options, check).place()
 
 
 class _Placer:
     """The places and refusals found so far in one graph."""
 
-    def __init__(self, facts: Facts, options: Options) -> None:
+    def __init__(self, facts: Facts, options: Options, check: Callable[[Value, int], None]) -> None:
         self._facts = facts
         self._flow = facts.flow
         self._options = options
+        self._check = check
         self._places: dict[str, Place] = {}
         self._skips: dict[str, Skip] = {}
         self._check_rules()
@@ -174,6 +185,8 @@ class _Placer:
             raise Refusal(Reason.NO_ACTIVATION, "no activation follows")
         if position == "after" and rule is None and any(site in self._facts.heads for site in block.activations):
             raise Refusal(Reason.OUTPUT, "its activation yields an output of the model")
+        for site in block.normalized(position):
+            self._check(site.outputs[0], self._channel_axis(site))
         return position
 
     def _check_asked_for(self, rule: RulePosition | None) -> None:
@@ -220,17 +233,12 @@ class _Placer:
     def _settle(self, block: _Block, position: str) -> None:
         site = block.linear
         detail = _described(position, block.names)
-        if position == "before":
-            self._add(site, behind(site.address), site, position, detail)
-            covered = Refusal(Reason.COVERED, f"normalized at {site.address}, before the activation")
-            self._leave(covered, *block.activations)
-        elif block.built_in != activations.LINEAR:
-            self._add(site, behind(site.address), site, position, detail)
-        else:
-            for activation in block.activations:
-                self._add(activation, behind(activation.address), site, position, detail)
-            listed = ", ".join(activation.address for activation in block.activations)
-            self._leave(Refusal(Reason.COVERED, f"normalized at {listed}, after the activation"), site)
+        normalized = block.normalized(position)
+        for each in normalized:
+            self._add(each, behind(each.address), site, position, detail)
+        listed = ", ".join(each.address for each in normalized)
+        covered = Refusal(Reason.COVERED, f"normalized at {listed}, {position} the activation")
+        self._leave(covered, *(each for each in (site, *block.activations) if each not in normalized))
 
     def _settle_others(self, claimed: set[str]) -> None:
         """The sites outside of blocks: activations behind something else, embeddings, attention, opaque layers."""
@@ -259,18 +267,21 @@ class _Placer:
     def _settle_free_activation(self, site: CallSite) -> None:
         rule = self._rule(site.path)
         name = activation_name(cast("keras.Operation", site.operation)) or activations.UNKNOWN
-        if rule == "before" or (rule in (None, "auto") and self._pre_activates(site, name)):
-            self._add(site, ahead(site.address), site, "before", f"before {name}, in its branch alone")
-        elif rule == "after":
-            self._add(site, behind(site.address), site, "after", _described("after", (name,)))
-        else:
-            try:
+        before = rule == "before" or (rule in (None, "auto") and self._pre_activates(site, name))
+        try:
+            if not before and rule != "after":
                 self._check_asked_for(rule)
                 if self._facts.blocks.comes_from_normalization(site):
                     raise Refusal(Reason.NORMALIZED, "what it acts on is normalized already")
                 raise Refusal(Reason.NOT_AFTER_LINEAR, "does not follow a linear layer")
-            except Refusal as refusal:
-                self._leave(refusal, site)
+            self._check(site.outputs[0], self._channel_axis(site))  # its input is of the same shape
+        except Refusal as refusal:
+            self._leave(refusal, site)
+            return
+        if before:
+            self._add(site, ahead(site.address), site, "before", f"before {name}, in its branch alone")
+        else:
+            self._add(site, behind(site.address), site, "after", _described("after", (name,)))
 
     def _pre_activates(self, site: CallSite, name: str) -> bool:
         return (

@@ -23,12 +23,13 @@ import keras
 import numpy as np
 
 from kerasbn import _keras
-from kerasbn.catalog.normalization import ChannelMap, weights_for
+from kerasbn.catalog.normalization import ChannelMap, infers_as_known, weights_for
 from kerasbn.catalog.roles import NORMALIZING, role_of
-from kerasbn.errors import OptionError
-from kerasbn.graph.clone import constructor_arguments, float_policy
-from kerasbn.graph.model import LayerSpec
+from kerasbn.errors import OptionError, quoted
+from kerasbn.graph.clone import constructor_arguments, float_policy, make
+from kerasbn.graph.model import LayerSpec, Value
 from kerasbn.options import Options
+from kerasbn.reasons import Reason, Refusal
 from kerasbn.serializable import BatchNormalization
 
 _MOMENTUM = 0.95
@@ -42,10 +43,12 @@ class Prototype:
     Attributes:
         layer: The layer.
         preserve: Whether those made after it start as the identity at inference.
+        known: Whether it is a batch normalization that computes at inference what these do.
     """
 
     layer: keras.layers.Layer
     preserve: bool
+    known: bool
 
     @classmethod
     def asked_for(cls, options: Options, *, default: keras.layers.Layer | None = None) -> Prototype:
@@ -81,12 +84,42 @@ class Prototype:
                 "Option norm has center=False or scale=False, so it cannot start from measured statistics and compute "
                 "what the source does; give it both, or pass preserve=False."
             )
-        return cls(norm, options["preserve"])
+        known = cls._is_known(norm)
+        if options["preserve"] and isinstance(norm, keras.layers.BatchNormalization) and not known:
+            raise OptionError(
+                f"Option norm is a {type(norm).__name__}, a batch normalization that computes something of its own at "
+                "inference, so it cannot start as the identity; pass preserve=False, or another norm."
+            )
+        return cls(norm, options["preserve"], known)
+
+    @staticmethod
+    def _is_known(norm: keras.layers.Layer) -> bool:
+        try:
+            make(LayerSpec(type(norm), constructor_arguments(norm)))
+            return infers_as_known(norm)
+        except Exception as error:
+            raise OptionError(
+                f"Option norm is a {type(norm).__name__}, which cannot be made again from its configuration: "
+                f"{quoted(error.__context__ or error)}. Give the class a get_config that its __init__ understands, or "
+                "pass another norm."
+            ) from error
 
     @property
     def takes_bias(self) -> bool:
         """Whether the bias of a linear layer can become its beta."""
-        return isinstance(self.layer, keras.layers.BatchNormalization) and bool(self.layer.center)
+        return self.known and bool(self.layer.center)
+
+    def check(self, value: Value, axis: int) -> None:
+        """Refuse a value that it cannot normalize, such as one whose channels do not go into groups."""
+        if self.known:
+            return
+        kind = type(self.layer).__name__
+        try:
+            outputs = make(self.named("tried", axis))(value.spec)
+        except Exception as error:
+            raise Refusal(Reason.NORM, f"{kind} cannot normalize it: {quoted(error)}") from error
+        if tuple(outputs.shape) != value.shape:
+            raise Refusal(Reason.NORM, f"{kind} makes {tuple(outputs.shape)} of {value.shape}")
 
     def named(
         self, name: str, axis: int, *, like: keras.layers.Layer | None = None, bias: keras.Variable | None = None
@@ -107,8 +140,8 @@ class Prototype:
         if like is not None:
             config["trainable"] = like.trainable
             config["dtype"] = float_policy(like)
-        exact = self.preserve and isinstance(self.layer, keras.layers.BatchNormalization)
-        return LayerSpec(type(self.layer), config, values=_identity(self.layer, bias) if exact else {})
+        values = _identity(self.layer, bias) if self.preserve and self.known else {}
+        return LayerSpec(type(self.layer), config, values=values)
 
 
 def _identity(norm: keras.layers.BatchNormalization, bias: keras.Variable | None) -> Mapping[str, Callable[[], Any]]:

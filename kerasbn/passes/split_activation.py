@@ -35,7 +35,7 @@ def split_activation(facts: Facts, places: Sequence[Place], names: Names) -> Ite
             {
                 "name": name,
                 "activation": core.activation,
-                "activity_regularizer": core.activity_regularizer,
+                "activity_regularizer": layer.activity_regularizer,
                 "trainable": layer.trainable,
                 "dtype": float_policy(layer),
             },

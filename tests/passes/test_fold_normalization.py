@@ -663,6 +663,10 @@ def test_half_precision():
     _assert_folds(model, tolerance=5e-3)
 
 
+def test_activity_regularizers_are_for_training():
+    _assert_folds(_chain((4,), L.Dense(4, activity_regularizer="l2"), BN(), L.ReLU()))
+
+
 def test_names_structure_and_flags():
     inputs = {"p": keras.Input((8, 4), name="p"), "q": keras.Input((8, 4), name="q")}
     conv = L.Conv1D(6, 3, name="conv", kernel_regularizer="l2", kernel_constraint="non_neg", use_bias=False)

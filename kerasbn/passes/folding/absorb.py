@@ -24,7 +24,7 @@ from typing import cast
 import keras
 
 from kerasbn.catalog import activations, normalization
-from kerasbn.catalog.linear import LINEAR, adds_bias_in_place, linear_of, shape_of_step
+from kerasbn.catalog.linear import LINEAR, adds_bias_in_place, has_activation, linear_of, shape_of_step
 from kerasbn.catalog.normalization import is_known
 from kerasbn.graph.model import CallSite, Operation, core_of, step_axes
 from kerasbn.passes.folding.affine import Affine, identity
@@ -50,11 +50,6 @@ class Absorbed:
 def absorbs(operation: Operation) -> bool:
     """Whether an operation is of a type that absorbs affine maps."""
     return linear_of(operation) is not None or is_known(operation)
-
-
-def has_activation(layer: keras.layers.Layer) -> bool:
-    """Whether a layer has a built-in activation that does something."""
-    return activations.name_of_function(getattr(core_of(layer), "activation", None)) != activations.LINEAR
 
 
 def check_behind(site: CallSite, affine: Affine) -> None:

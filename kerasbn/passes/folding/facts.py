@@ -9,10 +9,11 @@ from typing import cast
 import keras
 import numpy as np
 
+from kerasbn.catalog.linear import has_activation
 from kerasbn.catalog.normalization import is_known
 from kerasbn.facts.facts import Facts
 from kerasbn.graph.model import CallSite, Value
-from kerasbn.passes.folding.absorb import Absorbed, absorbs, has_activation, has_channel_axis, map_of
+from kerasbn.passes.folding.absorb import Absorbed, absorbs, has_channel_axis, map_of
 from kerasbn.passes.folding.transport.table import transport_of
 from kerasbn.reasons import Reason, Refusal
 
