@@ -8,6 +8,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 LOWEST := .venv-lowest
 
+# Of make mutants: which code, see tools/mutants.py, and how many changes of it.
+PART ?= folding
+SAMPLE ?= 60
+
 export TF_CPP_MIN_LOG_LEVEL := 3
 
 # A shim may be on the path and still not run; Debian's Python may come without ensurepip.
@@ -16,7 +20,7 @@ NO_PYTHON := kerasbn needs Python 3.11, 3.12 or 3.13 with its venv module, as Ke
 	none found among: $(PYTHON). Choose one with: make PYTHON=/path/to/python3.12
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types unit test-slow test-lowest bench reproduce clean
+.PHONY: help demo test lint types unit test-slow test-lowest mutants bench reproduce clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +49,9 @@ test-lowest: $(INSTALLED) ## The tests on the oldest packages that pyproject.tom
 	@$(LOWEST)/bin/pip install --quiet --disable-pip-version-check uv
 	@$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e '.[dev]'
 	@$(LOWEST)/bin/pytest -n 2
+
+mutants: $(INSTALLED) ## Change the code in places, one at a time, and see what the tests do not notice
+	@$(BIN)/python tools/mutants.py $(PART) --sample $(SAMPLE)
 
 bench: $(INSTALLED) ## Measure speed
 	@for script in tools/bench_*.py; do $(BIN)/python "$$script" || exit; done
