@@ -377,6 +377,22 @@ def test_a_shared_layer_with_equal_normalizations():
     _assert_folds(model)
 
 
+def test_a_shared_layer_with_equal_normalizations_further_on():
+    def behind(x):
+        dense = L.Dense(4)
+        return L.Add()([L.ReLU()(BN()(dense(x))), L.ReLU()(BN()(L.Dropout(0.5)(dense(L.Activation("tanh")(x)))))])
+
+    def ahead(x):
+        dense = L.Dense(4)
+        return L.Add()([dense(BN()(L.ReLU()(x))), dense(L.Dropout(0.5)(BN()(L.Activation("tanh")(x))))])
+
+    for body in (behind, ahead):
+        model = _functional((4,), body)
+        first, second = _normalizations(model)
+        second.set_weights(first.get_weights())
+        _assert_folds(model)
+
+
 def test_a_shared_normalization_ahead():
     dense, norm = L.Dense(4, name="taker"), BN(name="bn")
 
@@ -526,6 +542,11 @@ STAYS = {
     "unknown length": (
         (None, 4),
         lambda x: L.Reshape((-1, 4))(L.ReLU()(BN(name="bn")(L.Reshape((-1, 2))(L.Dense(4)(x))))),
+        Reason.CHANNEL_AXIS,
+    ),
+    "places that become examples": (
+        (4, 6),
+        lambda x: L.ReLU()(BN(name="bn")(keras.ops.reshape(L.Dense(6)(x), (-1, 2, 6)))),
         Reason.CHANNEL_AXIS,
     ),
     "training": ((4,), lambda x: L.ReLU()(BN(name="bn")(L.Dense(4)(x), training=True)), Reason.TRAINING),
