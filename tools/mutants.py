@@ -108,7 +108,10 @@ def mutants(path: Path, tree: ast.AST) -> Iterator[Mutant]:
 
 def _only_checks(node: ast.AST) -> bool:
     """Whether a node is a message, or makes no difference unless something is wrong elsewhere."""
-    return isinstance(node, ast.JoinedStr | ast.Assert) or (isinstance(node, ast.keyword) and node.arg == "strict")
+    match node:
+        case ast.JoinedStr() | ast.Assert() | ast.keyword("strict") | ast.Raise(ast.Name("NotImplementedError")):
+            return True
+    return False
 
 
 def _instead_of(node: ast.AST, *, is_test: bool) -> Iterator[ast.AST]:

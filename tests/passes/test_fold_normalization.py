@@ -282,13 +282,30 @@ def test_concatenate_along_places():
     _assert_folds(_functional((3, 5), body))
 
 
-def test_a_sum_gives_its_shift_to_a_branch_that_can_take_it():
+@pytest.mark.parametrize(
+    "unable",
+    [
+        lambda x: L.Dense(4, activation="relu")(x),
+        lambda x: L.ReLU()(L.Dense(4)(x)),
+        lambda x: L.ZeroPadding1D(1)(L.Cropping1D(1)(L.Dense(4)(x))),
+        lambda x: keras.ops.pad(L.Cropping1D(1)(L.Dense(4)(x)), ((0, 0), (1, 1), (0, 0))),
+        lambda x: L.Dropout(0.5)(L.Add()([L.ReLU()(L.Dense(4)(x)), L.ReLU()(L.Dense(4)(x))])),
+    ],
+    ids=["activation", "relu", "zero padding", "pad", "a sum of such"],
+)
+@pytest.mark.parametrize(
+    "able",
+    [
+        lambda x: L.Dropout(0.5)(L.Dense(4)(x)),
+        lambda x: L.Add()([L.ReLU()(L.Dense(4)(x)), L.Dense(4)(x)]),
+    ],
+    ids=["linear", "a sum with such"],
+)
+def test_a_sum_gives_its_shift_to_a_branch_that_can_take_it(unable, able):
     def body(x):
-        return L.Activation("tanh")(
-            BN()(L.Add()([L.Dense(4, activation="relu")(x), L.ReLU()(L.Dense(4)(x)), L.Dense(4)(x)]))
-        )
+        return L.Activation("tanh")(BN()(L.Add()([unable(x), able(x)])))
 
-    _assert_folds(_positive(_functional((5,), body)))
+    _assert_folds(_positive(_functional((6, 5), body)))
 
 
 @pytest.mark.parametrize(("width", "left"), [(4, 1), (5, 0)])
@@ -380,11 +397,11 @@ def test_a_shared_layer_with_equal_normalizations():
 def test_a_shared_layer_with_equal_normalizations_further_on():
     def behind(x):
         dense = L.Dense(4)
-        return L.Add()([L.ReLU()(BN()(dense(x))), L.ReLU()(BN()(L.Dropout(0.5)(dense(L.Activation("tanh")(x)))))])
+        return L.Add()([L.ReLU()(BN()(L.Dropout(0.5)(dense(each)))) for each in (x, L.Activation("tanh")(x))])
 
     def ahead(x):
         dense = L.Dense(4)
-        return L.Add()([dense(BN()(L.ReLU()(x))), dense(L.Dropout(0.5)(BN()(L.Activation("tanh")(x))))])
+        return L.Add()([dense(L.Dropout(0.5)(BN()(each))) for each in (L.ReLU()(x), L.Activation("tanh")(x))])
 
     for body in (behind, ahead):
         model = _functional((4,), body)
@@ -623,6 +640,11 @@ STAYS = {
     ),
     "lora": ((4,), _lora, Reason.QUANTIZED),
     "cast": ((4,), lambda x: L.ReLU()(BN(name="bn", dtype="float64")(L.Dense(4)(x))), Reason.PRECISION),
+    "cast on the way": (
+        (4,),
+        lambda x: L.ReLU()(BN(name="bn")(L.Identity()(L.Dropout(0.5, dtype="mixed_float16")(L.Dense(4)(x))))),
+        Reason.PRECISION,
+    ),
     "cast behind": (
         (4,),
         lambda x: L.Dense(3, dtype="mixed_float16")(BN(name="bn")(L.ReLU()(x))),
@@ -639,6 +661,37 @@ def test_what_stays(name):
     if name not in ("training", "monte carlo dropout"):
         model = _functional(tuple(5 if size is None else size for size in shape), body)
         assert_same_function(model, kerasbn.fold(model), tolerance=1e-3 if "cast" in name else 1e-5)
+
+
+def test_a_normalization_that_trains_takes_none_in():
+    def body(x):
+        return L.Softmax()(BN(name="trains")(BN(name="bn")(L.ReLU()(x)), training=True))
+
+    reasons = {skip.site: skip.reason for skip in _plan(_functional((4,), body)).skips}
+    assert reasons == {"bn#0": Reason.NONLINEAR, "trains#0": Reason.TRAINING}
+
+
+class Doubtful(L.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense, self.norm = L.Dense(4), BN()
+
+    def call(self, inputs, training=None):
+        outputs = self.norm(self.dense(inputs))
+        return outputs if training else outputs + 0.0
+
+
+def test_a_custom_layer_that_stays_closed():
+    plan = _plan(_functional((4,), lambda x: L.Dense(2)(Doubtful(name="doubtful")(x))))
+    (skip,) = plan.skips
+    assert (skip.site, skip.reason) == ("doubtful#0", Reason.TRAINING_BRANCH)
+    assert "batch normalizations inside: 1" in skip.detail
+
+
+def test_a_cast_that_changes_no_number():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, L.ReLU()(BN(epsilon=0.0, dtype="float64", name="bn")(L.Dense(4)(inputs))))
+    _assert_stays(model, Reason.PRECISION)
 
 
 def test_in_training_by_the_model_around_it():
