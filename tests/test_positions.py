@@ -404,3 +404,22 @@ def test_a_rule_that_is_a_path_is_for_that_layer():
     source.get_layer("fc1").name = "fc2"
     plan = kerasbn.plan(source, position="none", rules=[("fc[1]", "after")])
     assert {edit.site for edit in plan.edits} == {"fc[1]#0"}
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
+def test_operations_are_normalized_in_the_type_of_their_values(policy):
+    def convolved(x, name):
+        return L.Conv1D(4, 3, padding="same", dtype=policy, name=name)(x)
+
+    inputs = keras.Input((6, 4))
+    x = convolved(inputs, "stem")
+    for number in range(2):
+        y = convolved(keras.ops.relu(x), f"first_{number}")
+        x = x + convolved(keras.ops.relu(y), f"second_{number}")
+    source = randomize(keras.Model(inputs, L.Dense(2, name="head")(keras.ops.relu(x))))
+    plan = kerasbn.plan(source)
+    ahead_of_operations = [edit for edit in plan.edits if edit.site.startswith("relu")]
+    assert ahead_of_operations
+    result = plan.apply()
+    assert {layer.dtype_policy.name for layer in result.layers if "_bn" in layer.name} == {policy}
+    assert_same_function(source, result, tolerance=2e-2 if "mixed" in policy else 1e-5)

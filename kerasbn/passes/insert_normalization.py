@@ -43,7 +43,7 @@ def insert_normalization(facts: Facts, options: Options, draft: Draft) -> Iterat
             first = group[0]
             name = draft.names.fresh(f"{first.serves.name}_bn", beside=first.site.path)
             like = layer if isinstance(layer, keras.layers.Layer) else None
-            spec = prototype.named(name, first.axis, like=like, bias=bias)
+            spec = prototype.named(name, first.axis, first.value, like=like, bias=bias)
             for each in group:
                 yield Edit(
                     site=each.site.address,

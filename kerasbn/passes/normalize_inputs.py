@@ -35,8 +35,7 @@ def normalize_inputs(facts: Facts, options: Options, draft: Draft) -> Iterator[E
             except Refusal as refusal:
                 yield refusal.at(site.address)
                 continue
-            spec = prototype.named(draft.names.fresh(f"{site.path}_bn", beside=site.path), axis)
-            spec = spec.with_config(dtype=_policy_for(site.outputs[0].spec.dtype))
+            spec = prototype.named(draft.names.fresh(f"{site.path}_bn", beside=site.path), axis, site.outputs[0])
             detail = f"{spec.name!r} ({spec.cls.__name__}) behind the input"
             yield Edit(site.address, "insert", detail, (Insert(behind(site.address), spec),))
 
@@ -63,11 +62,6 @@ def _channel_axis(facts: Facts, site: CallSite, options: Options) -> int:
     if all(map(_normalizes, users)):
         raise Refusal(Reason.NORMALIZED, "normalized already")
     return axis
-
-
-def _policy_for(dtype: str) -> str:
-    """The policy of a layer that yields what it gets, whatever the policy for new layers is in this thread."""
-    return f"mixed_{dtype}" if dtype in ("float16", "bfloat16") else dtype
 
 
 def _normalizes(operation: Any) -> bool:

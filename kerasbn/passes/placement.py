@@ -51,6 +51,11 @@ class Place:
     detail: str
 
     @property
+    def value(self) -> Value:
+        """What it normalizes."""
+        return self.site.outputs[0] if self.edge == behind(self.site.address) else self.site.inputs[0]
+
+    @property
     def takes_over_output(self) -> bool:
         """Whether it goes right behind the layer that it serves, before the activation."""
         return self.position == "before" and self.edge == behind(self.serves.address)

@@ -115,33 +115,48 @@ class Prototype:
             return
         kind = type(self.layer).__name__
         try:
-            outputs = make(self.named("tried", axis))(value.spec)
+            outputs = make(self.named("tried", axis, value))(value.spec)
         except Exception as error:
             raise Refusal(Reason.NORM, f"{kind} cannot normalize it: {quoted(error)}") from error
         if tuple(outputs.shape) != value.shape:
             raise Refusal(Reason.NORM, f"{kind} makes {tuple(outputs.shape)} of {value.shape}")
 
     def named(
-        self, name: str, axis: int, *, like: keras.layers.Layer | None = None, bias: keras.Variable | None = None
+        self,
+        name: str,
+        axis: int,
+        value: Value,
+        *,
+        like: keras.layers.Layer | None = None,
+        bias: keras.Variable | None = None,
     ) -> LayerSpec:
         """A normalization to insert.
 
         Args:
             name: Its name.
             axis: The axis of the channels.
-            like: The layer that it takes its dtype policy from, and whether it is frozen. Defaults
-                to `None`: its own.
+            value: What it normalizes; what it yields is of the same type.
+            like: The layer that it takes its dtype policy from, if that yields values of that type, and
+                whether it is frozen. Defaults to `None`: there is none.
             bias: What its beta starts from, if it preserves. Defaults to `None`: zero.
         """
         config = constructor_arguments(self.layer)
         config["name"] = name
         if isinstance(config.get("axis"), int):
             config["axis"] = axis
+        policy = None
         if like is not None:
             config["trainable"] = like.trainable
-            config["dtype"] = float_policy(like)
+            policy = float_policy(like)
+        same = policy is not None and policy.compute_dtype == value.spec.dtype
+        config["dtype"] = policy if same else _policy_for(value.spec.dtype)
         values = _identity(self.layer, bias) if self.preserve and self.known else {}
         return LayerSpec(type(self.layer), config, values=values)
+
+
+def _policy_for(dtype: str) -> str:
+    """The policy of a layer that yields what it gets, whatever the policy for new layers is in this thread."""
+    return f"mixed_{dtype}" if dtype in ("float16", "bfloat16") else dtype
 
 
 def _identity(norm: keras.layers.BatchNormalization, bias: keras.Variable | None) -> Mapping[str, Callable[[], Any]]:
