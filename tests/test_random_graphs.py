@@ -132,7 +132,7 @@ def _candidates(model):
     return {site.address for site in read(model).walk() if role_of(site.operation) in (Role.LINEAR, Role.ACTIVATION)}
 
 
-def _amplification(model, inputs):
+def amplification(model, inputs):
     """30 times what a relative change of 1e-6 in the inputs does."""
     outputs, nudged = (
         inference(model, x)
@@ -156,7 +156,7 @@ def _check(data):
         assert (inserted + skipped).count(site) == 1, site
     result = plan.apply()
     inputs = random_inputs(source)
-    assert_same_function(source, result, inputs, amplification=_amplification(source, inputs))
+    assert_same_function(source, result, inputs, amplification=amplification(source, inputs))
     if copy:
         assert snapshot(source) == before
     _check_saving(result, inputs)
@@ -180,7 +180,7 @@ def _check_folding(data):
         if role_of(site.operation) is Role.BATCH_NORMALIZATION:
             assert settled.count(site.address) == 1, site
     inputs = random_inputs(source)
-    allowed = {"tolerance": 1e-4, "amplification": _amplification(source, inputs)}
+    allowed = {"tolerance": 1e-4, "amplification": amplification(source, inputs)}
     folded = plan.apply()
     assert_same_function(source, folded, inputs, **allowed)
     assert_same_function(source, kerasbn.fold(kerasbn.rewrite(source)), inputs, **allowed)

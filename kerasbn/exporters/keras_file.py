@@ -23,6 +23,7 @@ def write(model: keras.Model, path: Path) -> int:
 
 def runner(path: Path, model: keras.Model) -> Callable[[Arrays], Arrays]:
     """A function that runs a `.keras` file, loaded with the custom classes of the model it was written from."""
-    classes = {type(layer).__name__: type(layer) for layer in _keras.sublayers(model)}
+    kinds = {type(layer) for layer in _keras.sublayers(model)}
+    classes = {kind.__name__: kind for kind in kinds if not _keras.is_keras_own(kind)}  # Keras has two named Add
     loaded = keras.models.load_model(str(path), custom_objects=classes, compile=False, safe_mode=False)
     return lambda inputs: reference(loaded, inputs)

@@ -22,7 +22,7 @@ KINDS = {
 }
 
 
-def _of_kind(name, **arguments):
+def of_kind(name, **arguments):
     """An optimizer of each of Keras's classes."""
     if name == "LossScaleOptimizer":
         inner = keras.optimizers.Adam(0.01, **arguments)
@@ -109,14 +109,14 @@ def _assert_same_course(source, result, tolerance=0.0):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_course_of_training_is_followed(kind, verb):
     layers, change = VERBS[verb]
-    source = _trained(_network(*(layer() for layer in layers)), _of_kind(kind))
+    source = _trained(_network(*(layer() for layer in layers)), of_kind(kind))
     _assert_same_course(source, change(source), tolerance=2e-5 if layers else 0.0)
 
 
 @pytest.mark.parametrize("setting", [each for each in SETTINGS if each != "plain"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_course_of_training_is_followed_under_each_setting(kind, setting):
-    source = _trained(_network(), _of_kind(kind, **SETTINGS[setting]))
+    source = _trained(_network(), of_kind(kind, **SETTINGS[setting]))
     _assert_same_course(source, kerasbn.rewrite(source, position="none", dropout="none"))
 
 
@@ -135,7 +135,7 @@ def test_what_cannot_be_told_apart_is_refused():
 
 @pytest.mark.parametrize(("kind", "setting"), itertools.product(KINDS, ["plain", "use_ema"]))
 def test_what_is_known_of_the_weights_that_live_on_is_kept(kind, setting):
-    source = _trained(_network(), _of_kind(kind, **SETTINGS[setting]))
+    source = _trained(_network(), of_kind(kind, **SETTINGS[setting]))
     result = kerasbn.rewrite(source, position="after")
     kept = [variable.numpy() for variable in source.optimizer.variables if np.any(variable.numpy())]
     got = [variable.numpy() for variable in result.optimizer.variables]
@@ -145,7 +145,7 @@ def test_what_is_known_of_the_weights_that_live_on_is_kept(kind, setting):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_averages_of_new_weights_start_from_the_weights(kind):
-    source = _trained(_network(), _of_kind(kind, **SETTINGS["use_ema"]))
+    source = _trained(_network(), of_kind(kind, **SETTINGS["use_ema"]))
     result = kerasbn.rewrite(source, position="after")
     (leaf,) = {
         leaf
