@@ -560,7 +560,7 @@ def excluded_from_weight_decay(
 
 @contextlib.contextmanager
 def deferred_variables() -> Iterator[None]:
-    """Variables made inside get their values when the context ends, from `start_from` where it was called.
+    """Variables made inside get their values when the context ends, from `set_value` where it was called.
 
     So no weight is drawn at random only to be overwritten. Keras refuses a variable that is made
     from an array here, with a `ValueError` for which see `refused_to_defer`. A function that is compiled
@@ -570,10 +570,27 @@ def deferred_variables() -> Iterator[None]:
         yield
 
 
-def start_from(variable: keras.Variable, value: Any) -> None:
-    """Give a variable its value: at once, or when the enclosing `deferred_variables` ends.
+def list_parameters(model: keras.Model) -> None:
+    """Let a model that was built within `deferred_variables` have its parameters in its `state_dict`, as a torch module.
 
-    TensorFlow shares the memory of both until one of them is written to.
+    The torch backend lists them when a layer is built, but not in such a context. `TorchLayer.torch_params`.
+    """
+    if keras.backend.backend() == "torch":
+        for layer in sublayers(model):
+            for module in filter(None, (layer, functional_of(layer))):
+                if not hasattr(module, "_torch_params"):
+                    module._track_variables()
+
+
+def set_value(variable: keras.Variable, value: Any) -> None:
+    """Give a variable a copy of a value: at once, or when the enclosing `deferred_variables` ends.
+
+    The one way to do so. What shares its memory with another is lost with it: in training torch writes to it, and
+    JAX frees it. TensorFlow shares the memory of both until one of them is written to.
+
+    Args:
+        variable: The variable.
+        value: Another variable, a tensor, an array, or a number for all of its elements.
     """
     if variable._value is None:
         variable._initializer = lambda shape, dtype=None: _filling(shape, dtype, value)
@@ -584,7 +601,7 @@ def start_from(variable: keras.Variable, value: Any) -> None:
 def _filling(shape: Any, dtype: Any, value: Any) -> Any:
     if isinstance(value, float):
         return keras.ops.full(shape, value, dtype)
-    return keras.ops.cast(keras.ops.convert_to_tensor(value), dtype)
+    return keras.ops.copy(keras.ops.cast(keras.ops.convert_to_tensor(value), dtype))
 
 
 def refused_to_defer(error: ValueError) -> bool:

@@ -12,6 +12,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "kerasbn"
 MODULES = sorted(PACKAGE.rglob("*.py"))
+_ASSIGNMENTS = {"assign", "assign_add", "assign_sub", "set_weights", "load_own_variables"}
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 
 
@@ -61,6 +62,18 @@ def test_no_low_room_names_a_high_one(path):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
             for named in re.findall(r"\bkerasbn\.(\w+)", node.value):
                 assert number_of.get(named, 0) <= own, f"line {node.lineno}: {node.value!r}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_module)
+def test_values_are_copied_in_one_way(path):
+    """`_keras.set_value`; but for the statistics of a batch, which are nobody else's."""
+    if _module(path) in ("kerasbn._keras", "kerasbn.serializable.batch_normalization"):
+        return
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.Attribute) and node.attr in _ASSIGNMENTS:
+            pytest.fail(f"line {node.lineno}: {ast.unparse(node)}")
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "keras.Variable":
+            assert isinstance(node.args[0], ast.Constant), f"line {node.lineno}: {ast.unparse(node)}"
 
 
 def test_no_circle():

@@ -114,14 +114,14 @@ def _fill(
         match = fresh.pop((slot.place, id(weight)), None)
         if match is None or match.variable.shape != slot.variable.shape:
             raise _unknown(source, slot.variable)
-        match.variable.assign(slot.variable)
+        _keras.set_value(match.variable, slot.variable)
     inside = {id(variable) for each in _inside(source) for variable in each.variables}
     for variable in source.variables:
         if id(variable) not in known | inside:
             raise _unknown(source, variable)
     for slot in fresh.values():
         if slot.weight is not None and _keras.is_average_of_weights(slot.place[0]):
-            slot.variable.assign(slot.weight)  # Keras starts them all from the first step on, which is over
+            _keras.set_value(slot.variable, slot.weight)  # Keras starts them all from the first step on, which is over
 
 
 def _slots(optimizer: keras.optimizers.Optimizer) -> Iterator[_Slot]:

@@ -61,6 +61,7 @@ def build(graph: Graph, *, copy: bool = True) -> Built:
                 built = _Builder(graph, copy).build()
     for operation, made in built.made.items():
         _complete(operation, made)
+    _keras.list_parameters(built.model)
     return built
 
 
@@ -181,7 +182,7 @@ class _Builder:
     def _start(self, layer: keras.layers.Layer, pairs: Iterable[tuple[keras.Variable, Any]]) -> None:
         """Give a layer's variables their values; what the source shares between layers stays shared."""
         for variable, value in pairs:
-            _keras.start_from(variable, value)
+            _keras.set_value(variable, value)
             if isinstance(value, keras.Variable):
                 shared = self._successors.setdefault(id(value), variable)
                 if shared is not variable and not _keras.shares(layer, variable, shared):

@@ -28,11 +28,11 @@ def restored(model: keras.Model) -> Iterator[None]:
             yield
         finally:
             for variable, value in values:
-                variable.assign(value)
+                _keras.set_value(variable, value)
             held = {id(variable) for variable in _held_by(model)}
             for variable, value_of in beginnings:
                 if id(variable) in held:
-                    variable.assign(value_of())
+                    _keras.set_value(variable, value_of())
             random.setstate(python)
             np.random.set_state(numpy)
 

@@ -240,12 +240,14 @@ class _Renewal:
         if isinstance(value, keras.layers.Layer):
             return self._copied(value) if value.variables or not value.built else value
         if isinstance(value, keras.Variable):
-            twin = keras.Variable(value, dtype=value.dtype, trainable=value.trainable, name=value.name)
+            shape, dtype = tuple(value.shape), value.dtype
+            twin = keras.Variable("zeros", shape, dtype=dtype, trainable=value.trainable, name=value.name)
+            _keras.set_value(twin, value)
             self._successors[id(value)] = twin
             return twin
         if isinstance(value, keras.random.SeedGenerator):
             generator = keras.random.SeedGenerator(0, name=value.name)
-            generator.state.assign(value.state)
+            _keras.set_value(generator.state, value.state)
             return generator
         return value
 
@@ -253,7 +255,7 @@ class _Renewal:
         twin = clone(layer)
         _build_like(layer, twin)
         for ours, theirs in carry_variables(layer, twin):
-            ours.assign(theirs)
+            _keras.set_value(ours, theirs)
             self._successors.setdefault(id(theirs), ours)
         carry_rest(layer, twin)
         return twin

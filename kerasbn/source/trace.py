@@ -153,7 +153,7 @@ def _filled(model: keras.Model, twin: keras.Model) -> list[tuple[keras.Variable,
     """The variables of a copy, each with the one that it has its value from."""
     pairs = []
     for ours, theirs in carry_variables(model, twin):
-        ours.assign(theirs)
+        _keras.set_value(ours, theirs)
         pairs.append((ours, theirs))
     carry_rest(model, twin)
     return pairs

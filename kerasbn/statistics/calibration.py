@@ -78,7 +78,7 @@ def calibrate(model: keras.Model, data: Any, steps: int | None = None) -> keras.
         _Calibration(model, data, steps).run()
     except BaseException:  # an interrupt as well
         for variable, value in kept:
-            variable.assign(value)
+            _keras.set_value(variable, value)
         raise
     return model
 

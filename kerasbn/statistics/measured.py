@@ -74,11 +74,11 @@ def check_finite(norm: keras.layers.BatchNormalization, moments: Moments) -> Non
 
 def set_statistics(norm: keras.layers.BatchNormalization, moments: Moments) -> None:
     """Give a batch normalization the mean and variance of a population."""
-    norm.moving_mean.assign(moments.mean)
-    norm.moving_variance.assign(moments.variance)
+    _keras.set_value(norm.moving_mean, moments.mean)
+    _keras.set_value(norm.moving_variance, moments.variance)
 
 
 def _compensate(norm: keras.layers.BatchNormalization, moments: Moments) -> None:
     gamma, beta = weights_for(map_of(norm), moments.mean, moments.variance, norm.epsilon)
-    norm.gamma.assign(gamma)
-    norm.beta.assign(beta)
+    _keras.set_value(norm.gamma, gamma)
+    _keras.set_value(norm.beta, beta)
