@@ -7,12 +7,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 LOWEST := .venv-lowest
+TORCH := .venv-torch
+
+# The tests of what depends on the backend most, in few minutes; `make test-jax` runs all.
+BACKEND_TESTS := $(addprefix tests/,compilation graph serializable statistics test_conversions.py test_copies.py \
+	test_nested.py test_wrappers.py)
 
 # Of make mutants: which code, see tools/mutants.py, and how many changes of it.
 PART ?= folding
 SAMPLE ?= 60
 
 export TF_CPP_MIN_LOG_LEVEL := 3
+export JAX_DISABLE_MOST_OPTIMIZATIONS := 1
 
 # A shim may be on the path and still not run; Debian's Python may come without ensurepip.
 WILL_DO := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -20,7 +26,7 @@ NO_PYTHON := kerasbn needs Python 3.11, 3.12 or 3.13 with its venv module, as Ke
 	none found among: $(PYTHON). Choose one with: make PYTHON=/path/to/python3.12
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types unit test-slow test-lowest mutants bench reproduce clean
+.PHONY: help demo test lint types unit unit-jax test-slow test-lowest test-jax test-torch mutants bench reproduce clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -28,7 +34,7 @@ help: ## Show this
 demo: $(INSTALLED) ## Train with and without batch normalization, export, compare
 	@$(BIN)/python examples/demo.py
 
-test: lint types unit ## Everything that has to pass: lint, types, unit
+test: lint types unit unit-jax ## Everything that has to pass: lint, types, unit, unit-jax
 
 lint: $(INSTALLED) ## Style, format and layers of imports
 	@$(BIN)/ruff check --quiet
@@ -41,6 +47,9 @@ types: $(INSTALLED) ## Types
 unit: $(INSTALLED) ## Tests, but for the slow ones
 	@$(BIN)/pytest -n 2
 
+unit-jax: $(INSTALLED) ## Tests of what depends on the backend, under JAX
+	@KERAS_BACKEND=jax $(BIN)/pytest -n 2 $(BACKEND_TESTS)
+
 test-slow: $(INSTALLED) ## The tests that take minutes
 	@$(BIN)/pytest -n 2 -m slow
 
@@ -49,6 +58,14 @@ test-lowest: $(INSTALLED) ## The tests on the oldest packages that pyproject.tom
 	@$(LOWEST)/bin/pip install --quiet --disable-pip-version-check uv
 	@$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e '.[dev]'
 	@$(LOWEST)/bin/pytest -n 2
+
+test-jax: $(INSTALLED) ## The tests under JAX, but for those that need TensorFlow
+	@KERAS_BACKEND=jax $(BIN)/pytest -n 2
+
+test-torch: $(INSTALLED) ## The tests under torch, but for those that need TensorFlow (its wheel brings 5 GB)
+	@$(BIN)/python -m venv --clear $(TORCH)
+	@$(TORCH)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,torch]'
+	@KERAS_BACKEND=torch $(TORCH)/bin/pytest -n 2
 
 mutants: $(INSTALLED) ## Change the code in places, one at a time, and see what the tests do not notice
 	@$(BIN)/python tools/mutants.py $(PART) --sample $(SAMPLE)

@@ -571,9 +571,9 @@ def deferred_variables() -> Iterator[None]:
 
 
 def list_parameters(model: keras.Model) -> None:
-    """Let a model that was built within `deferred_variables` have its parameters in its `state_dict`, as a torch module.
+    """List a model's parameters for its `state_dict` as a torch module, after `deferred_variables`.
 
-    The torch backend lists them when a layer is built, but not in such a context. `TorchLayer.torch_params`.
+    The torch backend does that when a layer is built, but not in such a context. `TorchLayer._track_variables`.
     """
     if keras.backend.backend() == "torch":
         for layer in sublayers(model):

@@ -38,7 +38,7 @@ def random_inputs(model, batch=4, seed=1):
 
 
 def inference(model, inputs):
-    return [np.asarray(output) for output in keras.tree.flatten(model(inputs, training=False))]
+    return [keras.ops.convert_to_numpy(output) for output in keras.tree.flatten(model(inputs, training=False))]
 
 
 def assert_same_function(expected, got, inputs=None, tolerance=1e-5, amplification=0.0):

@@ -9,6 +9,7 @@ from keras import ops
 import kerasbn
 from tests.helpers import assert_same_function, names, randomize
 
+pytestmark = pytest.mark.tensorflow  # these training steps are TensorFlow's
 X = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
 CLASSES = np.arange(32) % 3
 

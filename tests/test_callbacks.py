@@ -12,6 +12,8 @@ from kerasbn.callbacks import InputPercentiles
 from kerasbn.statistics.percentiles import input_percentiles
 from tests.helpers import randomize, snapshot
 
+pytestmark = pytest.mark.tensorflow
+
 BATCH = np.random.default_rng(0).normal(2, 3, (50, 6)).astype("float32")
 LABELS = np.arange(50) % 3
 

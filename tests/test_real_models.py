@@ -136,6 +136,7 @@ def test_layers_of_one_name_are_told_apart_by_their_paths():
     assert {edit.site for edit in plan.edits} == {"first/a#0", "a#0"}
 
 
+@pytest.mark.tensorflow
 def test_sparse_inputs():
     inputs = keras.Input((20,), sparse=True, name="in")
     source = _headed(inputs, L.Dense(8, activation="relu", name="a")(inputs))
@@ -148,6 +149,7 @@ def test_sparse_inputs():
     )
 
 
+@pytest.mark.tensorflow
 def test_ragged_inputs():
     inputs = keras.Input((None, 4), ragged=True, name="in")
     source = _headed(inputs, L.GlobalAveragePooling1D(name="pool")(L.Dense(8, activation="relu", name="a")(inputs)))

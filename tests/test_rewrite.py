@@ -347,6 +347,7 @@ def test_names_do_not_collide():
     assert names(kerasbn.rewrite(source)) == "a a_bn_1 a_activation_1 a_bn a_bn_bn a_activation a_activation_bn head"
 
 
+@pytest.mark.tensorflow
 def test_hidden_state_is_copied():
     inputs = keras.Input((12,), name="in")
     normalization = L.Normalization(name="standard")

@@ -44,7 +44,7 @@ def carry_description(source: keras.layers.Layer, twin: keras.layers.Layer) -> N
 
 
 def carry_variables(source: keras.layers.Layer, twin: keras.layers.Layer) -> Iterator[tuple[keras.Variable, Any]]:
-    """Carry over to the variables of a built copy what is set on them, but for values, for which see `_keras.set_value`.
+    """Carry over to the variables of a built copy what is set on them; their values are for `_keras.set_value`.
 
     Yields:
         Each variable of the copy, with the one of its source that it takes its value from.

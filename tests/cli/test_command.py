@@ -15,6 +15,8 @@ from kerasbn.exporters import onnx_file
 from tests.exporters.cases import assert_serves
 from tests.helpers import assert_same_function, names, randomize
 
+pytestmark = pytest.mark.tensorflow
+
 
 def _model():
     return randomize(

@@ -11,6 +11,8 @@ from keras import layers
 
 from tests.helpers import inference, random_inputs, randomize
 
+pytestmark = pytest.mark.tensorflow
+
 _RUN = "from kerasbn.cli.main import run; run()"
 _ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "KERAS_", "CUDA_"))}
 

@@ -20,6 +20,8 @@ from tests.exporters.cases import (
 )
 from tests.helpers import inference, random_inputs, randomize, snapshot
 
+pytestmark = pytest.mark.tensorflow
+
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("case", CASES)

@@ -11,6 +11,8 @@ from kerasbn.exporters import keras_file, onnx_file, saved_model
 from tests.exporters.cases import CASES, FORMATS
 from tests.helpers import randomize
 
+pytestmark = pytest.mark.tensorflow
+
 WRITERS = {"onnx": onnx_file, "saved_model": saved_model, "keras": keras_file}
 
 

@@ -13,6 +13,8 @@ import kerasbn
 from tests.exporters.cases import CASES, assert_serves
 from tests.helpers import randomize
 
+pytestmark = pytest.mark.tensorflow
+
 
 def _exported(model, tmp_path, **options):
     kerasbn.export(model, tmp_path / "model.onnx", **options)

@@ -9,6 +9,8 @@ import kerasbn
 from tests.exporters.cases import CASES, names_of
 from tests.helpers import randomize
 
+pytestmark = pytest.mark.tensorflow
+
 
 @pytest.mark.parametrize("case", ["several inputs and outputs", "dictionaries", "fixed batch", "odd names"])
 def test_the_signature_has_the_names_of_the_model(case, tmp_path):

@@ -3,10 +3,13 @@
 import unittest
 
 import keras
+import pytest
 from keras.src import layers
 from keras.src.layers.normalization import batch_normalization_test
 
 import kerasbn.layers
+
+pytestmark = pytest.mark.tensorflow
 
 
 def test_keras_own_suite(monkeypatch):

@@ -1,6 +1,5 @@
-"""The layer on another backend than TensorFlow, in a process of its own, and what it runs there."""
+"""What runs on another backend than TensorFlow, in a process of its own; `make test-jax` runs most tests so."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -42,16 +41,49 @@ for axis, group, masked in ((2, None, False), (2, 2, False), (2, None, True), (2
 """
 
 
-@pytest.mark.parametrize("backend", ["numpy", "jax"])
-@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="Keras needs JAX for these backends")
-def test_backend(backend):
-    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+def test_numpy():
+    _run(_CODE, "numpy")
+
+
+_WITHOUT_TENSORFLOW = """
+import sys
+sys.modules["tensorflow"] = None  # as if it were not installed
+import keras
+import numpy as np
+import kerasbn
+from tests.helpers import assert_same_function, names, sequential
+
+assert keras.backend.backend() == "jax"
+L = keras.layers
+hidden = L.Dense(8, activation="relu", name="a"), L.Dropout(0.5), L.Dense(6), L.BatchNormalization(), L.ReLU()
+source = sequential(*hidden)
+x, y = np.random.default_rng(0).normal(size=(40, 12)), np.zeros(40)
+source.compile("sgd", "sparse_categorical_crossentropy")
+model = kerasbn.rewrite(source, data=x)
+assert "a_bn" in names(model)
+assert_same_function(source, model)
+kerasbn.find_learning_rate(model, (x, y), steps=12)
+model.fit(x, y, verbose=0)
+kerasbn.calibrate(model, x)
+assert_same_function(model, kerasbn.fold(model))
+assert_same_function(model, kerasbn.layers.to_keras(model))
+kerasbn.variance_shift(model, x)
+"""
+
+
+def test_tensorflow_is_not_needed_under_jax():
+    _run(_WITHOUT_TENSORFLOW, "jax")
+
+
+def _run(code, backend):
+    environment = {**os.environ, "KERAS_BACKEND": backend}
     root = Path(__file__).parents[2]
-    command = [sys.executable, "-c", _CODE]
+    command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("mask", [None, [True, False, True, True, True]])
 @pytest.mark.parametrize("group", [None, 2])
 @pytest.mark.parametrize(("shape", "axis"), [((5, 3), 1), ((5, 3, 8), 1), ((5, 2, 2, 3), 3)], ids=str)

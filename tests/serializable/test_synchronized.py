@@ -11,6 +11,8 @@ import pytest
 
 from tests.serializable import reference
 
+pytestmark = pytest.mark.tensorflow
+
 SHAPE = (6, 4, 3)
 GAMMA, BETA = [1.5, -0.5, 2.0], [0.1, -1.0, 3.0]
 
