@@ -109,7 +109,7 @@ def moments_of(values: Any, axis: int, mask: Any = None) -> Moments:
         squares = ops.sum(ops.square(values - mean), axes)
     else:
         counts = ops.reshape(mask, (*ops.shape(mask), *(1,) * (rank - len(mask.shape))))
-        count *= float(ops.mean(ops.cast(mask, "float64")))
+        count *= int(ops.sum(ops.cast(mask, "int32"))) / max(int(ops.size(mask)), 1)
         kept = ops.where(counts, values, 0)  # a masked value may be anything, NaN as well
         mean = ops.sum(kept, axes, keepdims=True) / max(count, 1)
         squares = ops.sum(ops.where(counts, ops.square(kept - mean), 0), axes)

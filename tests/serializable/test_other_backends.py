@@ -12,6 +12,8 @@ import tensorflow as tf
 from kerasbn.serializable._kernels import plain
 from tests.serializable import reference
 
+pytestmark = pytest.mark.tensorflow  # once is enough: each of them says what it runs on
+
 _CODE = """
 import sys
 import numpy as np
@@ -83,7 +85,6 @@ def _run(code, backend):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.tensorflow
 @pytest.mark.parametrize("mask", [None, [True, False, True, True, True]])
 @pytest.mark.parametrize("group", [None, 2])
 @pytest.mark.parametrize(("shape", "axis"), [((5, 3), 1), ((5, 3, 8), 1), ((5, 2, 2, 3), 3)], ids=str)
