@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import layers as L
 
 import kerasbn
+from kerasbn.arrays import array_of
 from kerasbn.graph.read import read
 from kerasbn.graph.run import Runner, call_at_inference
 from tests.helpers import assert_same_function, randomize, snapshot
@@ -28,7 +29,7 @@ def _network(**kwargs):
 def _inputs_of(model, name, inputs):
     """What a layer of the trunk gets at inference."""
     tensor = keras.tree.flatten(model.get_layer(name).input)[0]
-    return np.asarray(keras.Model(model.input, tensor)(inputs), "float64")
+    return array_of(keras.Model(model.input, tensor)(inputs))
 
 
 class _Batches(keras.utils.PyDataset):
@@ -70,10 +71,10 @@ def test_training_mode_starts_close_to_the_source(position):
     source = _network()
     fresh = kerasbn.rewrite(source, position=position, dropout="all")
     measured = kerasbn.rewrite(source, position=position, dropout="all", data=SAMPLE)
-    expected = np.asarray(source(SAMPLE, training=False))
+    expected = keras.ops.convert_to_numpy(source(SAMPLE, training=False))
     scale = np.abs(expected).max()
-    assert np.abs(measured(SAMPLE, training=True) - expected).max() < 1e-2 * scale
-    assert np.abs(fresh(SAMPLE, training=True) - expected).max() > 0.1 * scale
+    assert np.abs(array_of(measured(SAMPLE, training=True)) - expected).max() < 1e-2 * scale
+    assert np.abs(array_of(fresh(SAMPLE, training=True)) - expected).max() > 0.1 * scale
 
 
 def test_without_preserve_each_layer_sees_what_the_normalized_ones_before_it_yield():
@@ -149,7 +150,7 @@ def test_one_normalization_for_several_calls_pools_them():
     source = randomize(keras.Model(inputs, L.Dense(2, name="head")(merged)))
     left, right = (np.random.default_rng(seed).normal(seed, 1, (50, 4)).astype("float32") for seed in (1, 5))
     result = kerasbn.rewrite(source, shared="shared", data=[left, right])
-    values = np.concatenate([np.asarray(result.get_layer("a")(side)) for side in (left, right)])
+    values = np.concatenate([keras.ops.convert_to_numpy(result.get_layer("a")(side)) for side in (left, right)])
     np.testing.assert_allclose(result.get_layer("a_bn").moving_mean, values.mean(0), rtol=1e-4)
 
 

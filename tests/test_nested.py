@@ -161,7 +161,7 @@ def test_training_reaches_the_inside():
     result = kerasbn.rewrite(source)
     inputs = random_inputs(source, batch=16)
     result.fit(inputs, np.zeros((16, 2)), verbose=0)
-    assert np.any(np.asarray(result.get_layer("encoder").get_layer("a_bn").moving_mean))
+    assert np.any(keras.ops.convert_to_numpy(result.get_layer("encoder").get_layer("a_bn").moving_mean))
 
 
 def test_a_model_called_as_in_training_gets_no_normalization():

@@ -79,7 +79,7 @@ def test_a_pass_of_ones_own():
         *("inner_in>double", "double>double_1", "double>double_2", "double_1>inner_sum", "double_2>inner_sum"),
     }
     data = random_inputs(source)
-    hidden = np.asarray(source.get_layer("a")(2 * data))
+    hidden = keras.ops.convert_to_numpy(source.get_layer("a")(2 * data))
     expected = 2 * hidden + 4 * data + 2 * 2 * 2 * (2 * hidden)
     np.testing.assert_allclose(inference(result, data)[0], expected, rtol=1e-5)
     assert snapshot(source) == before

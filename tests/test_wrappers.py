@@ -92,7 +92,7 @@ def test_a_mask_reaches_the_normalization():
     padded[:, 3:] = 0
     assert_same_function(source, result, padded)
     result(padded, training=True)
-    steps = np.asarray(result.get_layer("a")(padded[:, :3])).reshape(-1, 8)
+    steps = keras.ops.convert_to_numpy(result.get_layer("a")(padded[:, :3])).reshape(-1, 8)
     np.testing.assert_allclose(result.get_layer("a_bn").moving_mean, steps.mean(0), rtol=1e-4, atol=1e-6)
 
 
@@ -157,7 +157,7 @@ def test_statistics_of_a_network_on_every_step():
     data = np.random.default_rng(0).normal(2, 3, (9, *VIDEO)).astype("float32")
     kerasbn.calibrate(source, data)
     net = source.get_layer("a").layer
-    steps = np.asarray(net.layers[0](data.reshape(-1, *VIDEO[1:])))
+    steps = keras.ops.convert_to_numpy(net.layers[0](data.reshape(-1, *VIDEO[1:])))
     np.testing.assert_allclose(net.get_layer("n").moving_mean, steps.mean((0, 1, 2)), rtol=1e-4)
     np.testing.assert_allclose(net.get_layer("n").moving_variance, steps.var((0, 1, 2), ddof=1), rtol=1e-4)
 

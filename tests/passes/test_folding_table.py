@@ -6,6 +6,7 @@ import pytest
 from keras import layers as L
 
 import kerasbn
+from kerasbn.arrays import array_of
 from kerasbn.layers import BatchNormalization
 from tests.helpers import random_inputs, randomize
 
@@ -138,7 +139,7 @@ def _assert_folded(name, wire, prepare=lambda model: model):
     folded = plan.apply()
     assert not any("moving_mean" in weight.path for weight in folded.weights)
     inputs = random_inputs(reference)
-    for expected, got in zip(reference(inputs), folded(inputs.astype("float32")), strict=True):
+    for expected, got in zip(array_of(reference(inputs)), array_of(folded(inputs.astype("float32"))), strict=True):
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.max(np.abs(expected)))
     if name not in OTHERS:
         _assert_same_weights(name, wire, model, folded)

@@ -267,6 +267,7 @@ def test_when_the_loss_has_diverged(course):
     assert any(_has_diverged(list(losses[: count + 1])) for count in range(len(losses))) is diverged
 
 
+@pytest.mark.tensorflow
 def test_a_model_with_a_training_step_of_its_own():
     class Halved(keras.Model):
         def train_step(self, data):
@@ -428,7 +429,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("case", [*list(BAD)[:-1], pytest.param("always diverging", marks=pytest.mark.tensorflow)])
 def test_what_cannot_be_tested(case):
     model, data, options = BAD[case][0]()
     with pytest.raises(kerasbn.OptionError, match=BAD[case][1]):

@@ -12,6 +12,7 @@ from keras import layers as L
 import kerasbn
 import kerasbn.layers
 from kerasbn import _keras
+from kerasbn.arrays import array_of
 from kerasbn.statistics import calibration
 from tests.helpers import randomize
 
@@ -149,8 +150,8 @@ def _inputs_at_inference(model, data):
     got = {}
 
     def note(norm, inputs, training=None, mask=None):
-        values = np.asarray(inputs, "float64").reshape(-1, inputs.shape[-1])
-        got.setdefault(norm, []).append(values if mask is None else values[np.asarray(mask).ravel()])
+        values = array_of(inputs).reshape(-1, inputs.shape[-1])
+        got.setdefault(norm, []).append(values if mask is None else values[keras.ops.convert_to_numpy(mask).ravel()])
 
     with _keras.every_call_made(), _keras.observed(_norms(model), note):
         model(data, training=False)
