@@ -203,6 +203,13 @@ def is_lookup(layer: keras.layers.Layer) -> bool:
     return is_keras_own(type(layer)) and hasattr(type(layer), "save_assets")
 
 
+def carry_weights_of_terms(source: keras.layers.Layer, layer: keras.layers.Layer) -> None:
+    """Give a lookup what another one multiplies by in tf-idf, which is in no Keras variable."""
+    weights: dict[str, Any] = {}
+    source.save_own_variables(weights)
+    layer.load_own_variables(weights)
+
+
 def shares(layer: keras.layers.Layer, own: keras.Variable, other: keras.Variable) -> bool:
     """Have a built layer use another variable in the place of one of its own; whether that could be done.
 
@@ -582,17 +589,19 @@ def list_parameters(model: keras.Model) -> None:
                     module._track_variables()
 
 
-def set_value(variable: keras.Variable, value: Any) -> None:
+def set_value(variable: Any, value: Any) -> None:
     """Give a variable a copy of a value: at once, or when the enclosing `deferred_variables` ends.
 
     The one way to do so. What shares its memory with another is lost with it: in training torch writes to it, and
     JAX frees it. TensorFlow shares the memory of both until one of them is written to.
 
     Args:
-        variable: The variable.
+        variable: The variable, of Keras or, once it has a value, of TensorFlow.
         value: Another variable, a tensor, an array, or a number for all of its elements.
     """
-    if variable._value is None:
+    if not isinstance(variable, keras.Variable):
+        variable.assign(value)
+    elif variable._value is None:
         variable._initializer = lambda shape, dtype=None: _filling(shape, dtype, value)
     else:
         variable.assign(_filling(variable.shape, variable.dtype, value))

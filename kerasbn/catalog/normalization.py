@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from kerasbn import _keras
 from kerasbn.arrays import Array, array_of
 from kerasbn.graph.clone import constructor_arguments, make
 from kerasbn.graph.model import LayerSpec, Operation, core_of, type_of
@@ -53,9 +54,10 @@ def _computes_its_map(norm: keras.layers.BatchNormalization, shape: tuple[int, .
     config = {**constructor_arguments(norm), "axis": -1, "dtype": "float32"}
     twin: Any = make(LayerSpec(type(norm), config))
     twin.build(shape)
-    for variable in filter(None.__ne__, (twin.gamma, twin.beta, twin.moving_mean)):
-        variable.assign(generator.normal(size=shape[-1:]))
-    twin.moving_variance.assign(np.exp(generator.normal(size=shape[-1:])))
+    for variable in (twin.gamma, twin.beta, twin.moving_mean):
+        if variable is not None:
+            _keras.set_value(variable, generator.normal(size=shape[-1:]))
+    _keras.set_value(twin.moving_variance, np.exp(generator.normal(size=shape[-1:])))
     inputs = 10 * generator.normal(size=shape)
     scale, shift = map_of(twin)
     outputs = array_of(twin(keras.ops.convert_to_tensor(inputs, "float32"), training=False))

@@ -40,7 +40,8 @@ def carry_description(source: keras.layers.Layer, twin: keras.layers.Layer) -> N
         one.activity_regularizer = other.activity_regularizer
         _keras.carry_rematerialization(other, one)
         if _keras.is_lookup(other):
-            _carry_vocabulary(other, one)
+            _keras.carry_weights_of_terms(other, one)
+            _carry_assets(other, one)
 
 
 def carry_variables(source: keras.layers.Layer, twin: keras.layers.Layer) -> Iterator[tuple[keras.Variable, Any]]:
@@ -130,13 +131,6 @@ def _equal(one: Any, other: Any) -> bool:
     return [path for path, _ in flat] == [path for path, _ in others] and all(
         np.array_equal(each, its) for (_, each), (_, its) in zip(flat, others, strict=True)
     )
-
-
-def _carry_vocabulary(source: keras.layers.Layer, twin: keras.layers.Layer) -> None:
-    weights: dict[str, Any] = {}  # of terms, by which tf-idf multiplies; no Keras variables
-    source.save_own_variables(weights)
-    twin.load_own_variables(weights)
-    _carry_assets(source, twin)
 
 
 def _carry_assets(source: Any, twin: Any) -> None:
