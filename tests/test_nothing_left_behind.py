@@ -94,6 +94,7 @@ VERBS = {
     "unfolded": lambda model, folder: kerasbn.export(model, folder / "model.onnx", fold=False),
     "plan": lambda model, folder: str(kerasbn.plan(model)),
     "plan, copy=False": lambda model, folder: str(kerasbn.plan(model, copy=False)),
+    "plan, norm": lambda model, folder: str(kerasbn.plan(model, norm=L.LayerNormalization(), rules=[("*", "before")])),
     "rewrite": lambda model, folder: kerasbn.rewrite(model, rules=[("*", "before")]),
     "fold": lambda model, folder: kerasbn.fold(model),
     "to_keras": lambda model, folder: kerasbn.layers.to_keras(model),
@@ -120,8 +121,14 @@ def test_measuring_the_variance_shift_records_no_call():
 
 
 class Failing(L.Layer):
+    """Planning finds that it normalizes; the network that is built then cannot have it."""
+
     def build(self, shape):
-        raise ValueError("cannot be built")
+        if self.name != "tried":
+            raise ValueError("cannot be built")
+
+    def call(self, inputs):
+        return inputs - keras.ops.mean(inputs, axis=0)
 
 
 def test_a_rewrite_that_fails_records_no_call_on_layers_to_be_reused():

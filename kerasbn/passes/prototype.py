@@ -115,7 +115,8 @@ class Prototype:
             return
         kind = type(self.layer).__name__
         try:
-            outputs = make(self.named("tried", axis, value))(value.spec)
+            # On a tensor of its own: one of the source's would record the call on the source's layer.
+            outputs = make(self.named("tried", axis, value))(keras.KerasTensor(value.shape, value.spec.dtype))
         except Exception as error:
             raise Refusal(Reason.NORM, f"{kind} cannot normalize it: {quoted(error)}") from error
         if tuple(outputs.shape) != value.shape:
