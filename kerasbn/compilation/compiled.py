@@ -50,7 +50,7 @@ def carry_compiled_state(
     _keras.compile_as_keras_does(model, **arguments)
     for name in _keras.EXECUTION_ATTRIBUTES:
         setattr(model, name, getattr(source, name))
-    carry_memory(source.optimizer, model.optimizer, source.variables, model.trainable_variables, successors)
+    carry_memory(source.optimizer, model.optimizer, source.variables, model.variables, successors)
 
 
 def notes_on_compilation(model: keras.Model, options: Options, fresh: Collection[str]) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ def carry_memory(
         source: The optimizer to succeed.
         target: An optimizer of the same class, not built yet.
         old: The weights of the source's model.
-        new: The weights to train of the target's model.
+        new: The weights of the target's model, in its order, which is that of the optimizer: JAX pairs them by it.
         successors: The new weight for each old one that lives on, by the old one's `id`.
 
     Raises:
@@ -40,9 +40,8 @@ def carry_memory(
         _carry_choice(source, target, successors)
     if not source.built:
         return
-    optimized = (successors.get(id(weight)) for weight in _keras.variables_optimized_by(source))
-    weights = {id(weight): weight for weight in (*new, *optimized) if weight is not None}
-    target.build(list(weights.values()))
+    optimized = {id(successors.get(id(weight))) for weight in _keras.variables_optimized_by(source)}
+    target.build([weight for weight in new if weight.trainable or id(weight) in optimized])
     _fill(source, target, successors)
 
 

@@ -223,7 +223,7 @@ class _Renewal:
         for old, new in self._optimizers:
             optimized = _keras.variables_optimized_by(old) if old.built else []
             known = {id(self._successors.get(id(each))) for each in optimized}
-            groups = (network.trainable_variables for network in networks)
+            groups = (network.variables for network in networks)
             weights = {id(each): each for group in groups if any(id(w) in known for w in group) for each in group}
             carry_memory(old, new, self._model.variables, list(weights.values()), self._successors)
 

@@ -139,6 +139,7 @@ MODELS = {
     "holds one that is never called": lambda: _with_layer(NeverCalled),
     "trains in its own way": _trainer,
 }
+MARKS = dict.fromkeys(("compiled layer", "compiled model"), pytest.mark.tensorflow)  # by tf.function
 
 
 def _norms(model):
@@ -168,7 +169,7 @@ def _assert_calibrated(model, data=DATA, rtol=1e-4):
 
 
 @pytest.mark.parametrize("fits", [True, False], ids=["in memory", "larger than memory"])
-@pytest.mark.parametrize("case", MODELS)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=MARKS.get(case, ())) for case in MODELS])
 def test_every_layer_has_the_statistics_of_its_inputs(case, fits, monkeypatch):
     if not fits:
         monkeypatch.setattr(calibration, "_WAITING_BYTES", 20_000)
