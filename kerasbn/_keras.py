@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 from keras.src.backend import get_keras_mask, set_keras_mask
+from keras.src.backend import rnn as rnn
 from keras.src.backend.common.global_state import get_global_attribute
 from keras.src.models.functional import Functional as Functional
 from keras.src.models.functional import functional_like_constructor

@@ -3,3 +3,4 @@
 from kerasbn.conversions import from_keras as from_keras
 from kerasbn.conversions import to_keras as to_keras
 from kerasbn.serializable import BatchNormalization as BatchNormalization
+from kerasbn.serializable import BatchNormalizedRNN as BatchNormalizedRNN

@@ -30,9 +30,8 @@ from kerasbn.graph.clone import constructor_arguments, float_policy, make
 from kerasbn.graph.model import LayerSpec, Value
 from kerasbn.options import Options
 from kerasbn.reasons import Reason, Refusal
-from kerasbn.serializable import BatchNormalization
+from kerasbn.serializable.batch_normalization import MOMENTUM_WHERE_INSERTED, BatchNormalization
 
-_MOMENTUM = 0.95
 _UNCHANGED = ChannelMap(np.ones(()), np.zeros(()))
 
 
@@ -64,7 +63,7 @@ class Prototype:
         """
         norm = options["norm"]
         if norm is None:
-            norm = default or BatchNormalization(momentum=_MOMENTUM, zero_debias=options["data"] is None)
+            norm = default or BatchNormalization(momentum=MOMENTUM_WHERE_INSERTED, zero_debias=options["data"] is None)
         if not isinstance(norm, keras.layers.Layer):
             raise OptionError(
                 f"Option norm is {norm!r}; it must be a layer instance, such as keras.layers.BatchNormalization(), "

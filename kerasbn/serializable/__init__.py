@@ -1,4 +1,5 @@
 """Every class of kerasbn's that a saved model may name. Importing this registers them all with Keras."""
 
 from kerasbn.serializable.batch_normalization import BatchNormalization as BatchNormalization
+from kerasbn.serializable.batch_normalized_rnn import BatchNormalizedRNN as BatchNormalizedRNN
 from kerasbn.serializable.scaled_schedule import ScaledSchedule as ScaledSchedule

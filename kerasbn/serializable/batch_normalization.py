@@ -31,6 +31,9 @@ from keras import ops
 from kerasbn.serializable import _kernels
 from kerasbn.serializable._kernels import Normalized
 
+MOMENTUM_WHERE_INSERTED = 0.95
+"""That of the layers that kerasbn makes where none was given: see docs/reproduce/moving_statistics.md."""
+
 
 @keras.saving.register_keras_serializable(package="kerasbn")
 class BatchNormalization(keras.layers.BatchNormalization):

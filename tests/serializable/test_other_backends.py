@@ -42,9 +42,47 @@ for axis, group, masked in ((2, None, False), (2, 2, False), (2, None, True), (2
     np.testing.assert_allclose(layer(x), (x - np.asarray(layer.moving_mean)) * scale + weights[1], rtol=1e-5, atol=1e-5)
 """
 
+_RECURRENT_CODE = """
+import numpy as np
+import keras
+from kerasbn.layers import BatchNormalizedRNN
+from tests.serializable import recurrent_reference as reference
 
-def test_numpy():
-    _run(_CODE, "numpy")
+layers = keras.layers
+x = np.random.default_rng(0).normal(1, 2, size=(4, 6, 5))
+mask = np.arange(6) < np.array([6, 2, 0, 4])[:, None]
+arguments = {"return_sequences": True, "zero_output_for_mask": True}
+for kind, layer in (
+    ("SimpleRNN", layers.SimpleRNN(3, **arguments)),
+    ("LSTM", layers.LSTM(3, **arguments)),
+    ("GRU", layers.GRU(3, **arguments, reset_after=False)),
+    ("GRU, reset after", layers.GRU(3, **arguments)),
+):
+    ours = BatchNormalizedRNN(layer)
+    outputs = np.asarray(keras.ops.convert_to_numpy(ours(x, training=True, mask=mask)))
+    gamma, mean, variance, _ = (keras.ops.convert_to_numpy(weight) for weight in ours.norms[0].weights)
+    weights = [keras.ops.convert_to_numpy(weight) for weight in (layer.cell.kernel, layer.cell.recurrent_kernel)]
+    bias = keras.ops.convert_to_numpy(layer.cell.bias)
+    expected, _, moments = reference.recurrent(kind, x, *weights, gamma, 0 * gamma, bias, mask=mask)
+    np.testing.assert_allclose(outputs, np.where(mask[..., None], expected, 0), atol=1e-5)
+    np.testing.assert_allclose([mean, variance], moments, rtol=1e-4, atol=1e-5)
+if keras.backend.backend() != "numpy":
+    stack = layers.RNN([layers.GRUCell(4, dropout=0.5), layers.LSTMCell(3, recurrent_dropout=0.5)])
+    model = keras.Sequential([layers.Bidirectional(BatchNormalizedRNN(stack))])
+    model.compile("adam", "mse")
+    losses = model.fit(x, np.zeros((4, 6)), epochs=2, verbose=0).history["loss"]
+    assert np.all(np.isfinite(losses))
+    assert np.any(keras.ops.convert_to_numpy(model.layers[0].forward_layer.norms[1].moving_mean))
+"""
+
+
+@pytest.mark.parametrize("code", [_CODE, _RECURRENT_CODE], ids=["layer", "recurrent"])
+def test_numpy(code):
+    _run(code, "numpy")
+
+
+def test_recurrent_layers_under_jax():
+    _run(_RECURRENT_CODE, "jax")
 
 
 _WITHOUT_TENSORFLOW = """
