@@ -10,6 +10,7 @@ weights with which it computes a given map, whatever its statistics.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import keras
@@ -17,8 +18,9 @@ import numpy as np
 
 from kerasbn import _keras
 from kerasbn.arrays import Array, array_of
+from kerasbn.errors import OptionError
 from kerasbn.graph.clone import constructor_arguments, make
-from kerasbn.graph.model import LayerSpec, Operation, core_of, type_of
+from kerasbn.graph.model import LayerSpec, Operation, Values, core_of, type_of
 from kerasbn.serializable import BatchNormalization
 
 _KNOWN = (keras.layers.BatchNormalization, BatchNormalization)
@@ -29,6 +31,9 @@ class ChannelMap(NamedTuple):
 
     scale: Array
     shift: Array
+
+
+_UNCHANGED = ChannelMap(np.ones(()), np.zeros(()))
 
 
 def is_known(operation: Operation) -> bool:
@@ -81,3 +86,24 @@ def map_from(mean: Array, variance: Array, epsilon: float, gamma: Array | None, 
 def weights_for(wanted: ChannelMap, mean: Any, variance: Any, epsilon: float) -> tuple[Any, Any]:
     """Gamma and beta with which a batch normalization of these statistics computes a map."""
     return wanted.scale * np.sqrt(variance + epsilon), wanted.shift + mean * wanted.scale
+
+
+def identity_weights(norm: keras.layers.BatchNormalization, bias: keras.Variable | None) -> Values:
+    """The weights with which a batch normalization adds `bias` and does nothing else, at inference.
+
+    Raises:
+        OptionError: if it has none.
+    """
+    variance = max(1.0 - norm.epsilon, 0.0)
+    gamma, _ = weights_for(_UNCHANGED, 0.0, variance, norm.epsilon)
+    if not norm.scale and not math.isclose(gamma, 1.0):
+        raise OptionError(
+            f"Option norm has scale=False and epsilon={norm.epsilon}, so it cannot start as the identity; "
+            "use an epsilon below 1, scale=True, or preserve=False."
+        )
+    return {
+        "gamma": lambda: float(gamma),
+        "beta": lambda: 0.0 if bias is None else bias,
+        "moving_mean": lambda: 0.0,
+        "moving_variance": lambda: variance,
+    }

@@ -14,7 +14,7 @@ import keras
 from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError, quoted
 from kerasbn.graph.carry import carry_description, carry_flags, carry_rest, carry_variables, initial_values
-from kerasbn.graph.clone import clone, make
+from kerasbn.graph.clone import clone, made_from, make
 from kerasbn.graph.model import CallSite, Graph, LayerSpec, Operation, Value
 from kerasbn.graph.steps import on_each_step
 
@@ -175,7 +175,8 @@ class _Builder:
         if made is _source_of(operation):
             self._successors.update((id(variable), variable) for variable in made.variables)
         elif isinstance(operation, LayerSpec):
-            self._start(made, initial_values(operation, made))
+            for spec, layer in made_from(operation, made):
+                self._start(layer, initial_values(spec, layer))
         elif not isinstance(operation, Graph):  # what is inside a graph is filled for itself
             self._start(made, carry_variables(operation, made))
 
@@ -200,9 +201,10 @@ def _complete(operation: Operation, made: keras.Operation) -> None:
     if isinstance(operation, keras.layers.Layer):
         carry_rest(operation, made)
     elif isinstance(operation, LayerSpec):
-        made.trainable = operation.config.get("trainable", True)
-        if operation.origin is not None:
-            carry_flags(operation.origin, made)
+        for spec, layer in made_from(operation, made):
+            layer.trainable = spec.config.get("trainable", True)
+            if spec.origin is not None:
+                carry_flags(spec.origin, layer)
 
 
 def _made(spec: LayerSpec) -> keras.layers.Layer:

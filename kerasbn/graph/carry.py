@@ -21,7 +21,7 @@ import numpy as np
 
 from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError
-from kerasbn.graph.model import LayerSpec
+from kerasbn.graph.model import LayerSpec, Place
 
 
 def carry_description(source: keras.layers.Layer, twin: keras.layers.Layer) -> None:
@@ -100,8 +100,8 @@ def initial_values(spec: LayerSpec, layer: keras.layers.Layer) -> Iterator[tuple
             regularizer = inherited[place].regularizer
             if regularizer is None or id(regularizer) not in configured:  # set by hand; the config may have another
                 variable.regularizer = regularizer
-        if variable.name in spec.values:
-            yield variable, spec.values[variable.name]()
+        if (given := spec.values.get(place, spec.values.get(variable.name))) is not None:
+            yield variable, given()
         elif place in inherited:
             yield variable, inherited[place]
         elif origin is not None:
@@ -150,12 +150,16 @@ def _weight_pairs(source: keras.layers.Layer, twin: keras.layers.Layer) -> Itera
     yield from zip(ours, theirs, strict=True)
 
 
-def _by_place(layer: keras.layers.Layer) -> dict[tuple[int, str], keras.Variable]:
+def _by_place(layer: keras.layers.Layer) -> dict[Place, keras.Variable]:
     """The variables of a layer by their place in it: which of its sublayers holds them, and their name there.
 
     Their paths do not tell: a layer may have been renamed since it made them.
     """
-    holders = {id(variable): index for index, each in enumerate(_keras.sublayers(layer)) for variable in each.variables}
+    holders = {
+        id(variable): index
+        for index, each in enumerate(_keras.sublayers(layer))
+        for variable in _keras.own_variables(each)
+    }
     return {(holders[id(variable)], variable.name): variable for variable in layer.variables}
 
 

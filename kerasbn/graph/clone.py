@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -98,6 +98,13 @@ def make(spec: LayerSpec) -> keras.layers.Layer:
     if spec.cls in _MADE_OF_LIVE_OBJECTS:
         return spec.cls(**{**config, **{argument: make(inner) for argument, inner in spec.wrapped.items()}})
     return revived(spec.cls, config)
+
+
+def made_from(spec: LayerSpec, layer: keras.layers.Layer) -> Iterator[tuple[LayerSpec, keras.layers.Layer]]:
+    """A spec with the layer that was made from it, and behind it the like for what it wraps."""
+    yield spec, layer
+    for argument, inner in spec.wrapped.items():
+        yield from made_from(inner, getattr(layer, _WRAPPED[spec.cls][argument]))
 
 
 def revived(cls: Any, config: Mapping[str, Any]) -> Any:

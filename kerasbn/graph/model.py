@@ -41,6 +41,13 @@ class Value:
         return Value(self.spec)
 
 
+Place: TypeAlias = "tuple[int, str]"
+"""Where a layer holds a weight: which of all the layers in it does, from itself as 0, and the name there."""
+
+Values: TypeAlias = "dict[str | Place, Callable[[], Any]]"
+"""What gives the values that weights start from, by name, or where several have one name by their place."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class LayerSpec:
     """A layer to be made when the graph is built. Used at several call sites, it is one layer.
@@ -51,13 +58,13 @@ class LayerSpec:
             and specs of layers that this one wraps.
         origin: The layer that this one replaces. Its weights carry over by name, also the
             progress of the optimizer on them.
-        values: Weights that start from something else, by name: what gives the value.
+        values: Weights that start from something else, with what gives the value.
     """
 
     cls: type[keras.layers.Layer]
     config: Mapping[str, Any]
     origin: keras.layers.Layer | None = None
-    values: Mapping[str, Callable[[], Any]] = dataclasses.field(default_factory=dict)
+    values: Values = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:

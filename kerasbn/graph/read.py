@@ -12,6 +12,7 @@ from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError
 from kerasbn.graph.model import CallSite, Graph, Operation, Value
 from kerasbn.graph.steps import goes_along_steps, graph_of_steps
+from kerasbn.serializable import BatchNormalization, BatchNormalizedRNN
 
 
 def read(model: keras.Model) -> Graph:
@@ -49,9 +50,14 @@ def read_to_run(model: keras.Model) -> Graph:
     return read_part(model, "", {})
 
 
+_OURS = (BatchNormalization, BatchNormalizedRNN)
+
+
 def is_custom(operation: Operation) -> bool:
     """Whether an operation is a layer or model of the user's own, which has no graph."""
     if not isinstance(operation, keras.layers.Layer) or _keras.is_keras_own(type(operation)):
+        return False
+    if type(operation) in _OURS:
         return False
     return not (isinstance(operation, keras.Model) and _keras.is_graph(operation))
 

@@ -19,11 +19,12 @@ from kerasbn.graph.clone import identity_arguments
 from kerasbn.graph.edit import Change, Remove, Replace, apply
 from kerasbn.graph.model import CallSite, LayerSpec, Operation
 from kerasbn.options import Options
+from kerasbn.passes import recurrent
 from kerasbn.passes.folding.ledger import Fold
 from kerasbn.passes.folding.search import search
 from kerasbn.passes.folding.weights import with_absorbed
 from kerasbn.passes.proposal import Draft, Edit
-from kerasbn.reasons import Skip
+from kerasbn.reasons import Reason, Refusal, Skip
 
 INFERENCE_MODEL = (
     "The result is a model for inference: what batch normalization computes there is in the weights of other layers, "
@@ -48,11 +49,30 @@ def fold_normalization(facts: Facts, options: Options, draft: Draft) -> Iterator
         changes: list[Change] = [Remove(address, leaving)]
         changes += [replaced.pop(taker.operation) for taker in fold.into if taker.operation in replaced]
         yield Edit(address, "fold", _described(fold), tuple(changes))
+    yield from _recurrent(facts)
     yield from (refusal.at(address) for address, refusal in folding.refusals.items())
     for layer, refusal in facts.kept.items():
         inside = sum(role_of(each) is Role.BATCH_NORMALIZATION for each in _keras.sublayers(layer)[1:])
         detail = f"{type(layer).__name__} {refusal.detail}; batch normalizations inside: {inside}"
         yield Skip(facts.graph.calls[layer][0].address, refusal.reason, detail)
+
+
+def _recurrent(facts: Facts) -> Iterator[Edit | Skip]:
+    """Fold the normalizations inside recurrent layers, which all calls of one share."""
+    for operation, (site, *others) in facts.graph.calls.items():
+        if not recurrent.is_normalized(operation):
+            continue
+        layer = cast("keras.layers.Layer", operation)
+        try:
+            if any(call.address in facts.trained for call in (site, *others)):
+                raise Refusal(Reason.TRAINING)
+            if layer in facts.tied:
+                raise Refusal(Reason.TIED_WEIGHTS)
+            recurrent.check_foldable(layer)
+        except Refusal as refusal:
+            yield Refusal(refusal.reason, f"stays, in {layer.name!r}").at(site.address)
+        else:
+            yield Edit(site.address, "fold", "into its own weights", (Replace(operation, recurrent.folded(layer)),))
 
 
 def _identity(site: CallSite) -> LayerSpec:

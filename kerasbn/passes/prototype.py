@@ -15,15 +15,11 @@ follow the weights more closely than with Keras's 0.99, and one batch counts for
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping
-from typing import Any
 
 import keras
-import numpy as np
 
 from kerasbn import _keras
-from kerasbn.catalog.normalization import ChannelMap, infers_as_known, weights_for
+from kerasbn.catalog.normalization import identity_weights, infers_as_known
 from kerasbn.catalog.roles import NORMALIZING, role_of
 from kerasbn.errors import OptionError, quoted
 from kerasbn.graph.clone import constructor_arguments, float_policy, make
@@ -31,8 +27,6 @@ from kerasbn.graph.model import LayerSpec, Value
 from kerasbn.options import Options
 from kerasbn.reasons import Reason, Refusal
 from kerasbn.serializable.batch_normalization import MOMENTUM_WHERE_INSERTED, BatchNormalization
-
-_UNCHANGED = ChannelMap(np.ones(()), np.zeros(()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,27 +144,10 @@ class Prototype:
             policy = float_policy(like)
         same = policy is not None and policy.compute_dtype == value.spec.dtype
         config["dtype"] = policy if same else _policy_for(value.spec.dtype)
-        values = _identity(self.layer, bias) if self.preserve and self.known else {}
+        values = identity_weights(self.layer, bias) if self.preserve and self.known else {}
         return LayerSpec(type(self.layer), config, values=values)
 
 
 def _policy_for(dtype: str) -> str:
     """The policy of a layer that yields what it gets, whatever the policy for new layers is in this thread."""
     return f"mixed_{dtype}" if dtype in ("float16", "bfloat16") else dtype
-
-
-def _identity(norm: keras.layers.BatchNormalization, bias: keras.Variable | None) -> Mapping[str, Callable[[], Any]]:
-    """The weights with which a batch normalization adds `bias` and does nothing else, at inference."""
-    variance = max(1.0 - norm.epsilon, 0.0)
-    gamma, _ = weights_for(_UNCHANGED, 0.0, variance, norm.epsilon)
-    if not norm.scale and not math.isclose(gamma, 1.0):
-        raise OptionError(
-            f"Option norm has scale=False and epsilon={norm.epsilon}, so it cannot start as the identity; "
-            "use an epsilon below 1, scale=True, or preserve=False."
-        )
-    return {
-        "gamma": lambda: float(gamma),
-        "beta": lambda: 0.0 if bias is None else bias,
-        "moving_mean": lambda: 0.0,
-        "moving_variance": lambda: variance,
-    }

@@ -20,7 +20,8 @@ from kerasbn.serializable._recurrences import RECURRENCES, input_products, recur
 from kerasbn.serializable.batch_normalization import MOMENTUM_WHERE_INSERTED, BatchNormalization
 
 _LAYERS = (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN, keras.layers.RNN)
-_FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "zero_output_for_mask")
+FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "zero_output_for_mask")
+"""The arguments of `keras.layers.RNN` besides the cell."""
 _ANY_LENGTH = 2**31 - 1
 """The most steps, where they are counted by the call: left to itself, Keras takes the batch's size for it."""
 
@@ -107,7 +108,7 @@ class BatchNormalizedRNN(keras.layers.RNN):
     ) -> None:
         _check_layer(rnn_layer)
         arguments = {
-            **{name: getattr(rnn_layer, name) for name in _FLAGS},
+            **{name: getattr(rnn_layer, name) for name in FLAGS},
             "trainable": rnn_layer.trainable,
             "dtype": rnn_layer.dtype_policy,
             "activity_regularizer": rnn_layer.activity_regularizer,
@@ -115,7 +116,7 @@ class BatchNormalizedRNN(keras.layers.RNN):
         }
         super().__init__(rnn_layer.cell, **arguments)
         self.input_spec = rnn_layer.input_spec
-        self.norms = _norms(norm, _cells(rnn_layer), self.dtype_policy)
+        self.norms = _norms(norm, cells_of(rnn_layer), self.dtype_policy)
         self.rnn_layer = rnn_layer
         for each in self.norms:  # a frozen one keeps to its moving statistics
             each.trainable = each.trainable and self.trainable
@@ -126,7 +127,7 @@ class BatchNormalizedRNN(keras.layers.RNN):
             self.rnn_layer.build(sequences_shape)
             self.rnn_layer.built = True
         super().build(sequences_shape)
-        for cell, norm in zip(_cells(self), self.norms, strict=True):
+        for cell, norm in zip(cells_of(self), self.norms, strict=True):
             norm.build((None, None, cell.kernel.shape[-1]))
 
     def inner_loop(self, sequences: Any, initial_state: Any, mask: Any, training: bool | None = False) -> Any:
@@ -135,7 +136,7 @@ class BatchNormalizedRNN(keras.layers.RNN):
         if self.go_backwards:
             outputs, mask = ops.flip(outputs, axis=0), None if mask is None else ops.flip(mask, axis=0)
         stacked = isinstance(self.cell, keras.layers.StackedRNNCells)
-        cells, last_output, states = _cells(self), None, []
+        cells, last_output, states = cells_of(self), None, []
         for cell, norm, state in zip(cells, self.norms, initial_state if stacked else [initial_state], strict=True):
             flat = keras.tree.flatten(state)
             if self.stateful:  # torch would find them changed in the backward pass
@@ -196,7 +197,7 @@ def _normalized(norm: keras.layers.BatchNormalization, products: Any, mask: Any,
     return _steps_first(norm(_steps_first(products), training=training, mask=mask))
 
 
-def _cells(layer: keras.layers.RNN) -> list[Any]:
+def cells_of(layer: keras.layers.RNN) -> list[Any]:
     """The cell of a recurrent layer, or those that are stacked in it."""
     cell = layer.cell
     return list(cell.cells) if isinstance(cell, keras.layers.StackedRNNCells) else [cell]
@@ -213,7 +214,7 @@ def _check_layer(layer: Any) -> None:
             "Argument `rnn_layer` must be a keras.layers.LSTM, GRU or SimpleRNN, or a keras.layers.RNN of their cells: "
             f"no input product is known of another class. Received: rnn_layer={layer}"
         )
-    for cell in _cells(layer):
+    for cell in cells_of(layer):
         if type(cell) not in RECURRENCES:
             raise ValueError(
                 "Argument `rnn_layer` must have an LSTMCell, a GRUCell or a SimpleRNNCell of Keras's, or several: no "

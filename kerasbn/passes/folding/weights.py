@@ -6,7 +6,7 @@ The algebra is in `kerasbn.passes.folding.absorb`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import keras
@@ -16,7 +16,7 @@ from kerasbn.arrays import Array, array_of
 from kerasbn.catalog.linear import LINEAR, Kernel
 from kerasbn.catalog.normalization import ChannelMap, is_known, weights_for
 from kerasbn.graph.clone import spec_of
-from kerasbn.graph.model import CallSite, LayerSpec, core_of
+from kerasbn.graph.model import CallSite, LayerSpec, Values, core_of
 from kerasbn.passes.folding.absorb import Absorbed, map_of
 from kerasbn.passes.folding.affine import Affine, identity
 
@@ -33,7 +33,7 @@ def _linear(layer: keras.layers.Layer, absorbed: Absorbed) -> LayerSpec:
     entry = LINEAR[type(core)]
     kernels = entry.kernels(core)
     arguments: Mapping[str, Any] = {}
-    values: dict[str, Callable[[], Any]] = {
+    values: Values = {
         kernel.name: lambda kernel=kernel: _kernel(  # type: ignore[misc]
             core,
             kernel,
