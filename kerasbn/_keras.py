@@ -329,6 +329,14 @@ def knows_training(operation: Any) -> bool:
     return isinstance(operation, keras.layers.Layer) and bool(operation._call_has_training_arg)
 
 
+def training_by_default(operation: Any) -> Any:
+    """What a layer takes `training` to be where nothing says: the default of its call, which Keras records as told."""
+    if not knows_training(operation):
+        return None
+    parameter = inspect.signature(operation.call).parameters.get("training")
+    return None if parameter is None else parameter.default
+
+
 def mask_of(tensor: Any) -> Any:
     """The mask that travels with a tensor, `None` if there is none."""
     return get_keras_mask(tensor)

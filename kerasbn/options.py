@@ -15,6 +15,7 @@ from kerasbn.errors import OptionError
 
 Position = Literal["auto", "before", "after", "none"]
 RulePosition = Literal["auto", "before", "after", "none", "skip"]
+Recurrent = Literal["auto", "sequence_wise", "none"]
 CustomLayers = Literal["open", "keep"]
 
 
@@ -27,6 +28,8 @@ class Options(TypedDict, total=False):
     """Pairs of a glob over layer paths and a position, or `"skip"`. The first match wins."""
     norm: Any
     """The layer whose configuration every inserted layer gets, `None` for kerasbn's own."""
+    recurrent: Recurrent
+    """Whether the input products of recurrent layers are normalized."""
     dropout: Literal["redundant", "all", "none"]
     """Which Dropout goes."""
     custom_layers: CustomLayers
@@ -61,6 +64,7 @@ DEFAULTS: Options = {
     "position": "auto",
     "rules": (),
     "norm": None,
+    "recurrent": "auto",
     "dropout": "redundant",
     "custom_layers": "open",
     "parts": None,
@@ -106,10 +110,13 @@ def checked(given: Mapping[str, Any]) -> Options:
     for name, value in options.items():
         _check(name, value)
     options["rules"] = tuple(_checked_rules(options["rules"]))
-    inserting = options["position"] in ("before", "after") or options["rules"] or options["normalize_inputs"]
-    if options["fold"] and (inserting or options["data"] is not None):
+    inserting = (
+        *(options["position"] in ("before", "after"), options["rules"], options["recurrent"] == "sequence_wise"),
+        *(options["normalize_inputs"], options["data"] is not None),
+    )
+    if options["fold"] and any(inserting):
         raise OptionError(
-            "Option fold takes batch normalization out, so nothing is inserted: leave position, rules, "
+            "Option fold takes batch normalization out, so nothing is inserted: leave position, rules, recurrent, "
             "normalize_inputs and data out. To do both, fold what kerasbn.rewrite returns."
         )
     return cast("Options", MappingProxyType(options))

@@ -7,16 +7,17 @@ import re
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import keras
 
+from kerasbn import _keras
 from kerasbn.catalog.roles import NORMALIZING, Role, role_of
 from kerasbn.compilation.compiled import check_compilation, notes_on_compilation, was_trained
 from kerasbn.compilation.optimizer import Tempo
 from kerasbn.errors import OptionError, UnsupportedModelError
 from kerasbn.facts.facts import Facts
-from kerasbn.graph.edit import Insert, apply
+from kerasbn.graph.edit import Insert, Replace, apply
 from kerasbn.graph.model import LayerSpec
 from kerasbn.options import CustomLayers, Options, checked
 from kerasbn.passes.fold_normalization import INFERENCE_MODEL
@@ -130,7 +131,8 @@ def applied(plan: Plan) -> keras.Model:
         graph = apply(plan._source.graph, (change for edit in plan.edits for change in edit.changes))
         built = plan._source.build(graph, Tempo.asked_for(plan.options))
     if plan.options["data"] is not None:
-        norms = {built.made[spec] for spec in _inserted(plan.edits)}
+        layers = [each for spec in _inserted(plan.edits) for each in _keras.sublayers(cast("Any", built.made[spec]))]
+        norms = {layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)}
         start_from_measured(built.model, norms, plan.options["data"], preserve=plan.options["preserve"])
     return built.model
 
@@ -169,7 +171,7 @@ def plan(model: keras.Model, **options: Unpack[Options]) -> Plan:
         notes=(
             *((INFERENCE_MODEL,) if asked["fold"] else ()),
             *source.notes,
-            *notes_on_compilation(model, asked, [spec.name for spec in inserted]),
+            *notes_on_compilation(model, asked, [_named(spec) for spec in inserted]),
             *((TRAINED,) if inserted and _starts_unmeasured(source, asked) else ()),
         ),
         _source=source,
@@ -218,9 +220,15 @@ def _order(source: Source) -> Mapping[str, int]:
 
 
 def _inserted(edits: Iterable[Edit]) -> Iterable[LayerSpec]:
-    """The normalizations that are new, each once."""
-    layers = [change.layer for edit in edits for change in edit.changes if isinstance(change, Insert)]
-    return dict.fromkeys(layer for layer in layers if role_of(layer) in NORMALIZING)
+    """The normalizations that are new, and the recurrent layers that have a new one inside, each once."""
+    changes = [change for edit in edits if edit.kind == "insert" for change in edit.changes]
+    layers = [change.layer for change in changes if isinstance(change, Insert | Replace)]
+    return dict.fromkeys(layer for layer in layers if role_of(layer) in NORMALIZING | {Role.RECURRENT})
+
+
+def _named(spec: LayerSpec) -> str:
+    """What has new weights, for people to read."""
+    return f"what normalizes in {spec.name}" if role_of(spec) is Role.RECURRENT else spec.name
 
 
 def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
@@ -253,9 +261,16 @@ def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
             normalize a value, such as by groups that do not fit, nothing is inserted. Defaults to
             `None`: `kerasbn.layers.BatchNormalization(momentum=0.95, zero_debias=True)`, whose moving
             statistics are right from the first batch on and soon follow.
-        dropout: Which Dropout goes. `"redundant"`: what meets a batch normalization next, with at most
-            linear layers, activations, pooling and sums between, so no other normalization, recurrent
-            layer or attention. `"all"`, `"none"`. Defaults to `"redundant"`.
+        recurrent: Whether recurrent layers are normalized as in Deep Speech 2: their input products, over
+            the batch and all of its steps but those that are masked, h_t = f(B(W x_t) + U h_{t-1} + b).
+            `"sequence_wise"`: every LSTM, GRU and SimpleRNN, also in `Bidirectional`, and every `RNN` of their
+            cells becomes a `kerasbn.layers.BatchNormalizedRNN`, until `kerasbn.fold` makes it the layer
+            again that it was. `"none"`: none. `"auto"`: none but those for which a rule says otherwise than
+            `"skip"`. Defaults to `"auto"`.
+        dropout: Which Dropout goes. `"redundant"`: what meets a batch normalization next, that of a
+            recurrent layer's input products as well, with at most linear layers, activations, pooling and
+            sums between, so no other normalization, recurrent layer or attention. `"all"`, `"none"`.
+            Defaults to `"redundant"`.
         custom_layers: What becomes of the user's own layers that hold linear layers. `"open"`: what
             they do is recorded, and stands in the result as a model inside of their name, its layers
             at their paths, `"tower/res_1/conv1"`, so that the result loads without their classes.

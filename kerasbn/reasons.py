@@ -84,8 +84,11 @@ class Reason(enum.Enum):
     """An input that does not hold dense floating point numbers."""
     AUGMENTATION = "augmentation"
     """Noise on the inputs."""
+    RECURRENT = "recurrent"
+    """A recurrent layer, with the option recurrent="none", or where "auto" leaves it alone."""
     RECURRENT_DROPOUT = "recurrent_dropout"
-    """The Dropout within a recurrent layer, which goes only with dropout="all"."""
+    """The Dropout within a recurrent layer, which goes only with dropout="all", but for that on the inputs of one that
+    is normalized."""
     TRAINING = "training"
     """Called with training=True, or inside a model that is: batch normalization would use, or does use, the statistics
     of the batch at inference."""

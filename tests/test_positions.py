@@ -358,7 +358,7 @@ SKIPS = {
         lambda: sequential(L.SpectralNormalization(L.Dense(8, name="inner"), name="a")),
         {"a#0": Reason.NORMALIZED},
     ),
-    "recurrent": (lambda: sequential(L.LSTM(8, name="a"), shape=SEQUENCE), {"a#0": Reason.OPAQUE}),
+    "recurrent": (lambda: sequential(L.LSTM(8, name="a"), shape=SEQUENCE), {"a#0": Reason.RECURRENT}),
     "no channel axis": (
         lambda: sequential(L.EinsumDense("abc,cd->adb", (8, 10), name="a"), L.Flatten(), shape=SEQUENCE),
         {"a#0": Reason.CHANNEL_AXIS},

@@ -1,7 +1,7 @@
 """The role that each layer and operation plays in a network, as batch normalization sees it.
 
-Layers go by their exact type, since a subclass may compute something else; only normalizations and
-embeddings stay what they are when subclassed. Operations go by the name of their class.
+Layers go by their exact type, since a subclass may compute something else; only normalizations, embeddings
+and recurrent layers stay what they are when subclassed. Operations go by the name of their class.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ class Role(enum.Enum):
     ATTENTION = enum.auto()
     """Multiplies matrices of values."""
     EMBEDDING = enum.auto()
+    RECURRENT = enum.auto()
+    """Goes along steps, each with what the one before it came to."""
     OTHER = enum.auto()
     """Anything else: a layer that is not looked into."""
 
@@ -55,6 +57,8 @@ class Role(enum.Enum):
 NORMALIZING = frozenset({Role.BATCH_NORMALIZATION, Role.NORMALIZATION})
 KEEPING = frozenset({Role.IDENTITY, Role.DROPOUT, Role.REARRANGEMENT})
 """Roles under which each value comes out as it went in, at inference."""
+OPAQUE = frozenset({Role.RECURRENT, Role.OTHER})
+"""Roles of what is not looked into."""
 PER_CHANNEL = KEEPING | {Role.POOLING, Role.GLOBAL_POOLING}
 """Roles under which what comes out of a channel depends on that channel alone."""
 
@@ -70,6 +74,7 @@ LAYERS: dict[type, Role] = {
         Role.MERGE: families.MERGES,
         Role.PRODUCT: (layers.Multiply,),
         Role.ATTENTION: families.ATTENTIONS,
+        Role.RECURRENT: (layers.Bidirectional,),
     }.items()
     for kind in kinds
 }
@@ -79,6 +84,7 @@ _BASES: Mapping[type, Role] = {
     layers.BatchNormalization: Role.BATCH_NORMALIZATION,
     **dict.fromkeys(families.EXAMPLEWISE_NORMALIZATIONS, Role.NORMALIZATION),
     layers.Embedding: Role.EMBEDDING,
+    layers.RNN: Role.RECURRENT,
 }
 
 _OPERATIONS: Mapping[str, Role] = {

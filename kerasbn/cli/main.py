@@ -37,8 +37,15 @@ def _read_rules(
 _PATH = click.Path(path_type=Path)
 _SCALE = click.FloatRange(min=0, min_open=True)
 _OF_REWRITE = (
-    *("position", "rules", "norm", "dropout", "custom_layers", "normalize_inputs", "local_response_normalization"),
-    *("learning_rate_scale", "weight_decay_scale", "decay_speedup", "preserve", "shared"),
+    *("position", "rules", "norm", "recurrent", "dropout", "custom_layers", "normalize_inputs"),
+    *(
+        "local_response_normalization",
+        "learning_rate_scale",
+        "weight_decay_scale",
+        "decay_speedup",
+        "preserve",
+        "shared",
+    ),
 )
 """The options of `kerasbn.rewrite` that the command and its configuration file have, by their names there."""
 
@@ -77,6 +84,7 @@ _RECIPES = {"bn-x5": BN_X5, "bn-x30": BN_X30}
     show_default=True,
     help="Whose BN layer to insert. With 'keras' the file loads without kerasbn.",
 )
+@_words("--recurrent", "Normalize the input products of recurrent layers, over the batch and all steps.")
 @_words("--dropout", "Which Dropout to take out.")
 @click.option(
     *("--lr-scale", "learning_rate_scale"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from kerasbn import _keras
 from kerasbn.facts.attention import attended
 from kerasbn.facts.blocks import Blocks
 from kerasbn.facts.branches import normalized_branches
@@ -136,11 +137,17 @@ def _may_train(told: Any) -> bool:
     return told is not None and (isinstance(told, Value) or bool(told))
 
 
+def _told(site: CallSite, positional: Any) -> Any:
+    """What a call says of training; `None` where that is a layer's default, which Keras records all the same."""
+    training = site.kwargs.get("training", positional)
+    return None if training is False and _keras.training_by_default(site.operation) is False else training
+
+
 def _told_of_training(graph: Graph, told: Any) -> Iterator[tuple[str, Any]]:
     """What a model is told goes for all inside it, in Keras, whatever the calls there say."""
     for site in graph.sites:
         positional = next((argument for argument in site.args[1:2] if isinstance(argument, int)), None)
-        training = site.kwargs.get("training", positional) if told is None else told
+        training = _told(site, positional) if told is None else told
         if isinstance(site.operation, Graph):
             yield from _told_of_training(site.operation, training)
         else:

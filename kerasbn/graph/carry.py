@@ -155,12 +155,11 @@ def _by_place(layer: keras.layers.Layer) -> dict[Place, keras.Variable]:
 
     Their paths do not tell: a layer may have been renamed since it made them.
     """
-    holders = {
-        id(variable): index
+    return {
+        (index, variable.name): variable
         for index, each in enumerate(_keras.sublayers(layer))
         for variable in _keras.own_variables(each)
     }
-    return {(holders[id(variable)], variable.name): variable for variable in layer.variables}
 
 
 def _signature(variable: keras.Variable) -> tuple[str, tuple[int, ...], str]:

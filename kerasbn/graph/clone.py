@@ -13,12 +13,14 @@ from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError, quoted
 from kerasbn.graph.carry import carry_description
 from kerasbn.graph.model import LayerSpec
+from kerasbn.serializable import BatchNormalizedRNN
 
 _WRAPPED: Mapping[type, Mapping[str, str]] = {
     keras.layers.TimeDistributed: {"layer": "layer"},
     keras.layers.Bidirectional: {"layer": "forward_layer", "backward_layer": "backward_layer"},
+    BatchNormalizedRNN: {"rnn_layer": "rnn_layer"},
 }
-"""Keras's wrappers: the arguments that are layers, with the attributes that hold them."""
+"""Wrappers: the arguments that are layers, with the attributes that hold them."""
 
 _MADE_OF_LIVE_OBJECTS = (*_WRAPPED, keras.layers.Lambda)
 """Layers whose `from_config` takes no layers or functions, but their configurations; the constructor does."""
@@ -31,8 +33,7 @@ def constructor_arguments(layer: keras.layers.Layer) -> dict[str, Any]:
     """A layer's configuration, with its functions and other stateless helpers as live objects.
 
     Serialized and back, an unregistered activation function would be lost. A class with a
-    `from_config` of its own gets what its `get_config` gives. What Keras's wrappers hold is a
-    spec of its own.
+    `from_config` of its own gets what its `get_config` gives. What wrappers hold is a spec of its own.
     """
     if type(layer) is keras.layers.Identity:
         return identity_arguments(layer)
@@ -40,6 +41,8 @@ def constructor_arguments(layer: keras.layers.Layer) -> dict[str, Any]:
     for argument, attribute in _WRAPPED.get(type(layer), {}).items():
         wrapped = getattr(layer, attribute)
         config[argument] = LayerSpec(type(wrapped), constructor_arguments(wrapped))
+    if type(layer) is BatchNormalizedRNN:
+        return {**config, "norm": list(layer.norms)}
     if type(layer) in _WRAPPED:
         return config
     if type(layer) is keras.layers.Lambda:  # its code, serialized and back, would lose the names that it knows
@@ -115,7 +118,8 @@ def revived(cls: Any, config: Mapping[str, Any]) -> Any:
     to come back the same; the copy tells no more of it, so that a file with the copy loads.
     """
     try:
-        return cls.from_config(dict(config))
+        # With containers of its own all the way down: `StackedRNNCells` takes its cells out of what it gets.
+        return cls.from_config(keras.tree.map_structure(lambda leaf: leaf, dict(config)))
     except (TypeError, ValueError):
         taken = _parameters(cls)
         fitting = {key: value for key, value in config.items() if key in taken}

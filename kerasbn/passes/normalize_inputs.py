@@ -10,8 +10,9 @@ import keras
 from kerasbn.catalog.roles import NORMALIZING, role_of
 from kerasbn.facts.facts import Facts
 from kerasbn.graph.edit import Insert, behind
-from kerasbn.graph.model import CallSite, core_of, matches
+from kerasbn.graph.model import CallSite, core_of
 from kerasbn.options import Options
+from kerasbn.passes.left_alone import check_left_alone_by, rule_for
 from kerasbn.passes.proposal import Draft, Edit
 from kerasbn.passes.prototype import Prototype
 from kerasbn.reasons import Reason, Refusal, Skip
@@ -47,10 +48,8 @@ def _channel_axis(facts: Facts, site: CallSite, options: Options) -> int:
         Refusal: if it is not to be normalized.
     """
     spec = site.outputs[0].spec
-    rule = next((position for glob, position in options["rules"] if matches(site.path, glob)), None)
     users = [user.operation for user in facts.flow.users(site.outputs[0])]
-    if rule in ("skip", "none"):
-        raise Refusal(Reason.RULE, f'a rule says "{rule}"')
+    check_left_alone_by(rule_for(options, site.path))
     if not keras.backend.is_float_dtype(spec.dtype) or spec.sparse or spec.ragged:
         raise Refusal(Reason.NOT_NUMERIC, "holds no dense floating point numbers")
     first = any(getattr(core_of(user), "data_format", None) == "channels_first" for user in users)

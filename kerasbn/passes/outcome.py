@@ -16,18 +16,22 @@ _WAYS = {None: _NOW, Reason.COVERED: _NOW, Reason.NORMALIZED: _ALREADY}
 
 
 def outcome_of_inserting(facts: Facts, edits: Iterable[Edit], skips: Iterable[Skip]) -> str:
-    """What becomes of the linear layers, in one line."""
-    reasons = {skip.site: skip.reason for skip in skips}
-    text = _outcome(
-        facts,
-        *("linear layers", Role.LINEAR),
-        {address: _WAYS.get(reasons.get(address)) or reasons[address] for address in facts.occurrences},
-        (_NOW, _ALREADY),
-    )
-    found = any(role_of(layer) is Role.LINEAR for layer in facts.calls)
-    if not found or any(edit.kind == "insert" for edit in edits):
-        return text
-    return f"{text} A rule insists on one: rules=[('GLOB', 'before')]."
+    """What becomes of the linear and the recurrent layers, in one line."""
+    reasons: dict[str, Reason | None] = {}
+    for skip in skips:
+        reasons.setdefault(skip.site, skip.reason)  # further ones are of other passes
+    inserted = {edit.site for edit in edits if edit.kind == "insert"}
+    reasons |= dict.fromkeys(inserted)
+    ways: dict[str, str | Reason] = {}
+    for address in facts.occurrences:
+        reason = reasons.get(address)
+        ways[address] = _WAYS[reason] if reason is None or reason in _WAYS else reason
+    roles = {role_of(layer) for layer in facts.calls}
+    text = _outcome(facts, "linear layers", Role.LINEAR, ways, (_NOW, _ALREADY))
+    if Role.RECURRENT in roles:
+        text += f" {_outcome(facts, 'recurrent layers', Role.RECURRENT, ways, (_NOW, _ALREADY))}"
+    insists = Role.LINEAR in roles and not inserted
+    return f"{text} A rule insists on one: rules=[('GLOB', 'before')]." if insists else text
 
 
 def outcome_of_folding(facts: Facts, edits: Iterable[Edit], skips: Iterable[Skip]) -> str:

@@ -9,6 +9,7 @@ from kerasbn.options import Options
 from kerasbn.passes.fold_normalization import fold_normalization
 from kerasbn.passes.insert_normalization import insert_normalization
 from kerasbn.passes.normalize_inputs import normalize_inputs
+from kerasbn.passes.normalize_recurrent import normalize_recurrent
 from kerasbn.passes.proposal import Draft, Edit, Pass
 from kerasbn.passes.scale_regularizers import scale_regularizers
 from kerasbn.passes.strip_dropout import strip_dropout
@@ -18,6 +19,7 @@ from kerasbn.reasons import Reason, Skip
 INSERTING: tuple[Pass, ...] = (
     normalize_inputs,
     insert_normalization,
+    normalize_recurrent,
     strip_local_response,
     strip_dropout,  # asks what will be normalized
     scale_regularizers,

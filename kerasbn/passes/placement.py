@@ -21,12 +21,12 @@ from kerasbn import _keras
 from kerasbn.catalog import activations
 from kerasbn.catalog.activations import PLACING
 from kerasbn.catalog.linear import channel_axis
-from kerasbn.catalog.roles import Role, activation_name, keeps_axes, role_of
-from kerasbn.errors import OptionError
+from kerasbn.catalog.roles import OPAQUE, Role, activation_name, keeps_axes, role_of
 from kerasbn.facts.facts import Facts
 from kerasbn.graph.edit import Edge, ahead, behind
-from kerasbn.graph.model import CallSite, Value, core_of, matches
+from kerasbn.graph.model import CallSite, Value, core_of
 from kerasbn.options import Options, RulePosition
+from kerasbn.passes.left_alone import check_learns, check_left_alone_by, check_rules, rule_for
 from kerasbn.reasons import Reason, Refusal, Skip
 
 
@@ -116,7 +116,7 @@ class _Placer:
         self._check = check
         self._places: dict[str, Place] = {}
         self._skips: dict[str, Skip] = {}
-        self._check_rules()
+        check_rules(facts, options)
 
     def place(self) -> Placements:
         """Go through the graph, layer by layer."""
@@ -129,17 +129,6 @@ class _Placer:
             places=tuple(self._places.values()),
             skips=tuple(self._skips.values()),
         )
-
-    def _check_rules(self) -> None:
-        sites = [site for site in self._facts.graph.walk() if not site.is_input]
-        inputs = [site for site in self._facts.graph.sites if site.is_input and self._options["normalize_inputs"]]
-        paths = [site.path for site in (*sites, *inputs)]
-        for glob, _ in self._options["rules"]:
-            if not any(matches(path, glob) for path in paths):
-                raise OptionError(
-                    f"Rule {glob!r} matches no layer of model {self._facts.graph.name!r}. Layers are matched by their "
-                    f"path, such as {paths[0] if paths else 'conv1'!r}; str(kerasbn.plan(model)) lists them."
-                )
 
     def _settle_layer(self, blocks: list[_Block]) -> None:
         positions: dict[str, set[str]] = defaultdict(set)
@@ -162,19 +151,13 @@ class _Placer:
         reached = self._flow.next_sites(site) if built_in == activations.LINEAR else ()
         return _Block(site, built_in, tuple(user for user in reached if self._flow.role(user) is Role.ACTIVATION))
 
-    def _rule(self, *paths: str) -> RulePosition | None:
-        for glob, position in self._options["rules"]:
-            if any(matches(path, glob) for path in paths):
-                return position
-        return None
-
     def _position(self, block: _Block) -> str:
         """Where the normalization of a block goes.
 
         Raises:
             Refusal: if it gets none.
         """
-        rule = self._rule(*block.paths)
+        rule = rule_for(self._options, *block.paths)
         self._check_asked_for(rule)
         if rule is None:
             self._check_left_alone(block)
@@ -195,8 +178,7 @@ class _Placer:
         return position
 
     def _check_asked_for(self, rule: RulePosition | None) -> None:
-        if rule in ("skip", "none"):
-            raise Refusal(Reason.RULE, f'a rule says "{rule}"')
+        check_left_alone_by(rule)
         if self._options["position"] == "none" and rule is None:
             raise Refusal(Reason.POSITION, 'position="none"')
 
@@ -205,12 +187,7 @@ class _Placer:
         site = block.linear
         if site in self._facts.heads:
             raise Refusal(Reason.OUTPUT, "yields an output of the model")
-        if site.address in self._facts.trained:
-            raise Refusal(Reason.TRAINING, "the model around it is called with training=True")
-        if (why := self._facts.never_trains(site.operation)) is not None:
-            raise Refusal(Reason.NEVER_TRAINS, f"it never trains: {why}")
-        if site.operation in self._facts.tied:
-            raise Refusal(Reason.TIED_WEIGHTS, "shares a weight with another layer")
+        check_learns(self._facts, site)
         if "selu" in block.names:
             raise Refusal(Reason.SELF_NORMALIZING, "selu normalizes by itself")
         if site in self._facts.gates.squeeze_excite:
@@ -220,7 +197,7 @@ class _Placer:
         users = self._flow.next_sites(site)
         if not self._facts.attended.isdisjoint(site.outputs):
             raise Refusal(Reason.ATTENTION, "yields what an attention multiplies")
-        if users and all(self._flow.role(user) is Role.OTHER and _joins(user) for user in users):
+        if users and all(self._flow.role(user) in OPAQUE and _joins(user) for user in users):
             raise Refusal(Reason.OPAQUE, f"joins others in {users[0].address}, which is not looked into")
         if self._facts.blocks.is_normalized(site):
             raise Refusal(Reason.NORMALIZED, "its block is normalized already")
@@ -270,7 +247,7 @@ class _Placer:
         return Refusal(refusal.reason, f"{kind} {refusal.detail}; linear layers inside: {inside}")
 
     def _settle_free_activation(self, site: CallSite) -> None:
-        rule = self._rule(site.path)
+        rule = rule_for(self._options, site.path)
         name = activation_name(cast("keras.Operation", site.operation)) or activations.UNKNOWN
         before = rule == "before" or (rule in (None, "auto") and self._pre_activates(site, name))
         try:

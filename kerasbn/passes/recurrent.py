@@ -12,7 +12,7 @@ input takes t. The other way B starts as the identity, s = 1 and t = 0.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import keras
@@ -21,11 +21,13 @@ import numpy as np
 from kerasbn import _keras
 from kerasbn.arrays import Array, array_of
 from kerasbn.catalog.normalization import identity_weights, is_known, map_of
-from kerasbn.graph.clone import constructor_arguments
+from kerasbn.graph.clone import constructor_arguments, make, spec_of
 from kerasbn.graph.model import LayerSpec, Values
 from kerasbn.reasons import Reason, Refusal
 from kerasbn.serializable import BatchNormalizedRNN
-from kerasbn.serializable.batch_normalized_rnn import FLAGS, cells_of
+from kerasbn.serializable.batch_normalized_rnn import FLAGS, cells_of, check_layer
+
+_DROPOUT = ("dropout", "recurrent_dropout")
 
 
 def is_normalized(layer: Any) -> bool:
@@ -38,6 +40,7 @@ def is_normalized(layer: Any) -> bool:
 def check_foldable(layer: keras.layers.Layer) -> None:
     """Refuse to fold what would not be exact."""
     for each in filter(is_normalized, _keras.sublayers(layer)[type(layer) is keras.layers.Bidirectional :]):
+        _check_masks(each)
         for cell, norm in zip(cells_of(each), each.norms, strict=True):
             if not is_known(norm):
                 raise Refusal(Reason.UNKNOWN_SUBCLASS)
@@ -52,35 +55,94 @@ def folded(layer: keras.layers.Layer) -> LayerSpec:
     if type(layer) is keras.layers.Bidirectional:
         return _by_direction(layer, folded)
     if not is_normalized(layer):
-        return LayerSpec(type(layer), constructor_arguments(layer), origin=layer)
-    config = constructor_arguments(layer.rnn_layer)
+        return spec_of(layer)
+    wrapped = layer.rnn_layer
+    config = constructor_arguments(wrapped)
     config |= {name: getattr(layer, name) for name in ("name", "trainable", *FLAGS)}
-    values = _weights_of_cells(layer)
+    values: Values = {}
+    held = _keras.sublayers(wrapped)
     for cell, norm, arguments in zip(cells_of(layer), layer.norms, _arguments_of_cells(config), strict=True):
         arguments["use_bias"] = True
-        place = _keras.sublayers(layer).index(cell)
+        place = held.index(cell)
         values[place, "kernel"] = functools.partial(_kernel, cell, norm)
         values[place, "bias"] = functools.partial(_bias, cell, norm)
-    return LayerSpec(type(layer.rnn_layer), config, origin=layer, values=values)
+    return LayerSpec(type(wrapped), config, origin=wrapped, values=values)
 
 
-def normalized(layer: keras.layers.Layer, norm: keras.layers.BatchNormalization | None = None) -> LayerSpec:
-    """A recurrent layer normalized sequence-wise by what starts as the identity, at inference; both of two directions.
+def normalized(layer: keras.layers.Layer, norm: keras.layers.BatchNormalization, *, preserve: bool = True) -> LayerSpec:
+    """A recurrent layer normalized sequence-wise, both of two directions.
 
     Args:
-        layer: The layer.
-        norm: The normalization whose configuration each cell's gets. Defaults to `None`: that of
-            `BatchNormalizedRNN`.
+        layer: The layer, one that `check_normalizable` lets pass.
+        norm: The normalization whose configuration each cell's gets, without `beta` where the cell has a bias,
+            which does the same.
+        preserve: Whether the normalizations start as the identity at inference. Defaults to `True`.
 
     Raises:
-        ValueError: if the layer is none that can be normalized so.
         OptionError: if the normalization cannot start as the identity.
     """
     if type(layer) is keras.layers.Bidirectional:
-        return _by_direction(layer, lambda each: normalized(each, norm))
-    wrapping = BatchNormalizedRNN(type(layer).from_config(layer.get_config()), norm, name=layer.name)
-    values = {**_weights_of_cells(layer), **identity_weights(wrapping.norms[0], None)}
-    return LayerSpec(BatchNormalizedRNN, wrapping.get_config(), values=values)
+        return _by_direction(layer, lambda each: normalized(each, norm, preserve=preserve))
+    if is_normalized(layer):
+        return spec_of(layer)
+    config = {
+        "rnn_layer": spec_of(layer),
+        "norm": [_without_beta(norm) if cell.use_bias else norm for cell in cells_of(layer)],
+        "name": layer.name,
+        "trainable": layer.trainable,
+    }
+    values = identity_weights(norm, None) if preserve else {}
+    return LayerSpec(BatchNormalizedRNN, config, values=values)
+
+
+def check_normalizable(layer: keras.layers.Layer) -> None:
+    """Refuse a layer that has no input product that is known, such as a convolutional one, or one of a cell of its own.
+
+    Raises:
+        Refusal: if it cannot be normalized.
+    """
+    if type(layer) is keras.layers.Bidirectional:
+        for each in (layer.forward_layer, layer.backward_layer):
+            if not is_normalized(each):
+                check_normalizable(each)
+        return
+    _check_masks(layer)
+    try:
+        check_layer(layer)
+    except ValueError as error:
+        cells = {type(cell).__name__: None for cell in cells_of(layer)} if isinstance(layer, keras.layers.RNN) else {}
+        of = f" of {' and '.join(cells)}" if type(layer) is keras.layers.RNN else ""
+        kind = f"{type(layer).__name__}{of}"
+        raise Refusal(Reason.OPAQUE, f"{kind} is carried over as it is: no input product of it is known") from error
+
+
+def _check_masks(layer: Any) -> None:
+    """Refuse a layer of which Keras, from step to step unrolled and backwards, zeroes others than the masked steps."""
+    if all(getattr(layer, flag, False) for flag in ("unroll", "go_backwards", "zero_output_for_mask")):
+        raise Refusal(
+            Reason.OPAQUE, "unrolled and backwards, Keras zeroes the outputs of other steps than those that are masked"
+        )
+
+
+def dropout_of(layer: Any) -> set[str]:
+    """The arguments of a recurrent layer, or of its cells, by which it drops values while training."""
+    cells = _arguments_of_cells(_core(layer).get_config())
+    return {name for arguments in cells for name in _DROPOUT if arguments.get(name)}
+
+
+def without_dropout(layer: Any, names: Collection[str]) -> Mapping[str, Any]:
+    """The arguments of a recurrent layer that have to change if it is not to drop values by some of them."""
+    config = _core(layer).get_config()
+    for arguments in _arguments_of_cells(config):
+        arguments.update((name, 0.0) for name in names if name in arguments)
+    return {"cell": config["cell"]} if "cell" in config else dict.fromkeys(names, 0.0)
+
+
+def _core(layer: Any) -> Any:
+    """The layer that says what its cells are made from: that inside of a wrapper, one of two directions."""
+    if type(layer) is keras.layers.Bidirectional:
+        return _core(layer.forward_layer)
+    return layer.rnn_layer if type(layer) is BatchNormalizedRNN else layer
 
 
 def _by_direction(layer: keras.layers.Bidirectional, change: Callable[[keras.layers.Layer], LayerSpec]) -> LayerSpec:
@@ -88,14 +150,8 @@ def _by_direction(layer: keras.layers.Bidirectional, change: Callable[[keras.lay
     return LayerSpec(keras.layers.Bidirectional, {**constructor_arguments(layer), **changed})
 
 
-def _weights_of_cells(layer: keras.layers.RNN) -> Values:
-    """The variables of the cells, which have the same places in a layer that is normalized and in one that is not."""
-    places = {id(each): index for index, each in enumerate(_keras.sublayers(layer))}
-    return {
-        (places[id(cell)], variable.name): functools.partial(_as_it_is, variable)
-        for cell in cells_of(layer)
-        for variable in _keras.own_variables(cell)
-    }
+def _without_beta(norm: keras.layers.BatchNormalization) -> keras.layers.BatchNormalization:
+    return make(LayerSpec(type(norm), {**constructor_arguments(norm), "center": False}))
 
 
 def _arguments_of_cells(config: dict[str, Any]) -> list[dict[str, Any]]:
@@ -104,10 +160,6 @@ def _arguments_of_cells(config: dict[str, Any]) -> list[dict[str, Any]]:
         return [config]
     inner: dict[str, Any] = config["cell"]["config"]
     return [cell["config"] for cell in inner["cells"]] if "cells" in inner else [inner]
-
-
-def _as_it_is(variable: keras.Variable) -> keras.Variable:
-    return variable
 
 
 def _kernel(cell: keras.layers.Layer, norm: keras.layers.BatchNormalization) -> Array:

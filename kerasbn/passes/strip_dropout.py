@@ -7,17 +7,18 @@ the last one it is harmless. Ioffe & Szegedy (2015, section 4.2.1) leave it out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import keras
 
-from kerasbn.catalog.roles import KEEPING, NORMALIZING, Role, activation_name, role_of
+from kerasbn.catalog.roles import KEEPING, NORMALIZING, OPAQUE, Role, activation_name, role_of
 from kerasbn.facts.facts import Facts
-from kerasbn.graph.edit import Configure, Remove
+from kerasbn.graph.edit import Configure, Remove, Replace
 from kerasbn.graph.model import CallSite, Graph, Operation, Value, core_of
 from kerasbn.options import Options
 from kerasbn.passes.proposal import Draft, Edit
+from kerasbn.passes.recurrent import dropout_of, is_normalized, without_dropout
 from kerasbn.reasons import Reason, Refusal, Skip
 
 _PASSING = KEEPING | {Role.LINEAR, Role.ACTIVATION, Role.POOLING, Role.GLOBAL_POOLING, Role.MERGE}
@@ -41,7 +42,8 @@ class _Stripper:
         self._flow = facts.flow
         self._dropout = options["dropout"]
         self._removed = draft.removed
-        self._next = _next_normalizations(facts, draft)
+        self._normalized = _normalized_recurrent(facts, draft)
+        self._next = _next_normalizations(facts, draft, self._normalized)
         self._from_inputs = _values_as_they_came_in(facts)
         self._why = "feeds a batch normalization" if self._dropout == "redundant" else 'dropout="all"'
 
@@ -62,19 +64,24 @@ class _Stripper:
     def arguments(self) -> Iterator[Edit | Skip]:
         """What becomes of the Dropout that is an argument of a recurrent layer."""
         for layer, sites in self._facts.calls.items():
-            if rates := _rates(layer):
+            if role_of(layer) is Role.RECURRENT and (rates := dropout_of(layer)):
                 address = sites[0].address
                 try:
                     self._check_asked_for(sites)
-                    if self._dropout != "all":
-                        raise Refusal(
-                            Reason.RECURRENT_DROPOUT, 'within a recurrent layer; goes only with dropout="all"'
-                        )
                 except Refusal as refusal:
                     yield refusal.at(address)
                     continue
-                detail = f"{' and '.join(sorted(rates))} set to 0: {self._why}"
-                yield Edit(address, "replace", detail, (Configure(layer, dict.fromkeys(rates, 0.0)),))
+                going = rates if self._dropout == "all" else rates & self._ahead_of_normalization(layer)
+                if going:
+                    detail = f"{' and '.join(sorted(going))} set to 0: {self._why}"
+                    yield Edit(address, "replace", detail, (Configure(layer, without_dropout(layer, going)),))
+                if staying := rates - going:
+                    detail = f'{" and ".join(sorted(staying))} within the layer; goes only with dropout="all"'
+                    yield Refusal(Reason.RECURRENT_DROPOUT, detail).at(address)
+
+    def _ahead_of_normalization(self, layer: Operation) -> set[str]:
+        """The arguments by which a recurrent layer drops what it normalizes next."""
+        return {"dropout"} if layer in self._normalized else set()
 
     def _outcome(self, site: CallSite) -> Edit | Skip:
         try:
@@ -118,11 +125,13 @@ class _Stripper:
         return weights and any(self._flow.role(user) is Role.ATTENTION for user in users)
 
 
-def _next_normalizations(facts: Facts, draft: Draft) -> Mapping[Value, frozenset[Role]]:
+def _next_normalizations(
+    facts: Facts, draft: Draft, normalized: Collection[Operation]
+) -> Mapping[Value, frozenset[Role]]:
     """What each value meets next, on all its ways, that would undo a change of its scale, or not pass it on as it is.
 
-    That is a normalization, there or to be inserted, an attention or a layer that is not looked into, such as a
-    recurrent one; linear layers, activations, pooling and sums lie between.
+    That is a normalization, there or to be inserted, also that of a recurrent layer's input products, an attention or a
+    layer that is not looked into; linear layers, activations, pooling and sums lie between.
     """
     flow = facts.flow
     inserted = dict(_inserted(facts, draft))
@@ -132,7 +141,9 @@ def _next_normalizations(facts: Facts, draft: Draft) -> Mapping[Value, frozenset
         role = flow.role(user)
         if (user.address, value) in inserted:
             return frozenset({inserted[user.address, value]})
-        if role in NORMALIZING or role is Role.ATTENTION or (role is Role.OTHER and _has_weights(user.operation)):
+        if user.operation in normalized and value is user.inputs[0]:
+            return frozenset({Role.BATCH_NORMALIZATION})
+        if role in NORMALIZING or role is Role.ATTENTION or (role in OPAQUE and _has_weights(user.operation)):
             return frozenset({role})
         return frozenset().union(*(met[output] for output in user.outputs)) if role in _PASSING else frozenset()
 
@@ -143,6 +154,13 @@ def _next_normalizations(facts: Facts, draft: Draft) -> Mapping[Value, frozenset
             else:
                 met[value] = frozenset().union(*(at(user, value) for user in flow.users(value)))
     return met
+
+
+def _normalized_recurrent(facts: Facts, draft: Draft) -> frozenset[Operation]:
+    """The recurrent layers whose input products are normalized, or going to be."""
+    replaced = {change.operation for change in draft.changes if isinstance(change, Replace)}
+    recurrent = (layer for layer in facts.calls if role_of(layer) is Role.RECURRENT)
+    return frozenset(layer for layer in recurrent if layer in replaced or is_normalized(layer))
 
 
 def _inserted(facts: Facts, draft: Draft) -> Iterator[tuple[tuple[str, Value | None], Role]]:
@@ -162,17 +180,10 @@ def _listed(roles: Iterable[Role]) -> str:
     names = {
         Role.NORMALIZATION: "a normalization of each example",
         Role.ATTENTION: "an attention",
+        Role.RECURRENT: "a recurrent layer",
         Role.OTHER: "a layer that is not looked into",
     }
     return " and ".join(sorted(names[role] for role in roles))
-
-
-def _rates(operation: Operation) -> set[str]:
-    """The arguments of a recurrent layer by which it drops values, if it has any above 0."""
-    layer: Any = operation.forward_layer if isinstance(operation, keras.layers.Bidirectional) else operation
-    if not isinstance(layer, keras.layers.RNN):
-        return set()
-    return {name for name in ("dropout", "recurrent_dropout") if (getattr(layer, name, 0) or 0) > 0}
 
 
 def _drops_whole_examples(layer: Any) -> bool:

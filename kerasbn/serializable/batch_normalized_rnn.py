@@ -108,7 +108,7 @@ class BatchNormalizedRNN(keras.layers.RNN):
         norm: keras.layers.BatchNormalization | Sequence[keras.layers.BatchNormalization] | None = None,
         **kwargs: Any,
     ) -> None:
-        _check_layer(rnn_layer)
+        check_layer(rnn_layer)
         arguments = {
             **{name: getattr(rnn_layer, name) for name in FLAGS},
             "trainable": rnn_layer.trainable,
@@ -125,10 +125,8 @@ class BatchNormalizedRNN(keras.layers.RNN):
 
     def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
         """Make the weights."""
-        if not self.rnn_layer.built:
-            self.rnn_layer.build(sequences_shape)
-            self.rnn_layer.built = True
         super().build(sequences_shape)
+        self.rnn_layer.built = True  # its cell is; states of its own it has none
         for cell, norm in zip(cells_of(self), self.norms, strict=True):
             norm.build((None, None, cell.kernel.shape[-1]))
 
@@ -205,7 +203,12 @@ def cells_of(layer: keras.layers.RNN) -> list[Any]:
     return list(cell.cells) if isinstance(cell, keras.layers.StackedRNNCells) else [cell]
 
 
-def _check_layer(layer: Any) -> None:
+def check_layer(layer: Any) -> None:
+    """Refuse a layer that cannot be normalized.
+
+    Raises:
+        ValueError: for a layer of another class, or with a cell of another class.
+    """
     if type(layer) is keras.layers.Bidirectional:
         raise ValueError(
             "Argument `rnn_layer` cannot be a Bidirectional layer; put the BatchNormalizedRNN inside: "

@@ -1,4 +1,4 @@
-"""Recurrent layers that are normalized sequence-wise become the layers that they wrap, and back."""
+"""Recurrent layers that are normalized sequence-wise become the layers that they wrap."""
 
 import functools
 
@@ -9,10 +9,7 @@ from keras import layers as L
 
 import kerasbn
 from kerasbn import Reason
-from kerasbn.graph.edit import Replace, apply
 from kerasbn.layers import BatchNormalizedRNN
-from kerasbn.passes.recurrent import normalized
-from kerasbn.source.source import Source
 from tests.helpers import assert_same_function, randomize, snapshot
 
 KINDS = {
@@ -71,22 +68,6 @@ def test_trained_saved_and_folded(kind, norm, tmp_path):
     assert not any(each.__module__.startswith("kerasbn") for each in classes(result))
     result.save(tmp_path / "result.keras")
     assert_same_function(result, keras.models.load_model(tmp_path / "result.keras"), X)
-
-
-@by_kind
-@by_flags
-@pytest.mark.parametrize("wrapped", [False, True], ids=["alone", "bidirectional"])
-def test_normalized_starts_as_the_identity(kind, flags, wrapped):
-    layer = KINDS[kind](**({"return_sequences": True} if wrapped else flags), name="rnn")
-    source = model_of(L.Bidirectional(layer, name="rnn") if wrapped else layer)
-    read = Source.of(source, copy=True)
-    layer = source.get_layer("rnn")
-    result = read.build(apply(read.graph, [Replace(layer, normalized(layer))])).model
-    assert BatchNormalizedRNN in classes(result)
-    assert_same_function(source, result, X, tolerance=1e-5)
-    back = kerasbn.fold(result)
-    assert BatchNormalizedRNN not in classes(back)
-    assert_same_function(source, back, X, tolerance=1e-5)
 
 
 def test_shared_layer_is_folded_once():

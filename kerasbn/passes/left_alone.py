@@ -1,0 +1,56 @@
+"""What is left alone, whatever kind of layer it is: by a rule, or but for one."""
+
+from __future__ import annotations
+
+from kerasbn.errors import OptionError
+from kerasbn.facts.facts import Facts
+from kerasbn.graph.model import CallSite, matches
+from kerasbn.options import Options, RulePosition
+from kerasbn.reasons import Reason, Refusal
+
+
+def rule_for(options: Options, *paths: str) -> RulePosition | None:
+    """What the first rule says that matches one of some paths; `None` if none does."""
+    rules = options["rules"]
+    return next((position for glob, position in rules if any(matches(path, glob) for path in paths)), None)
+
+
+def check_left_alone_by(rule: RulePosition | None) -> None:
+    """Refuse what a rule leaves alone.
+
+    Raises:
+        Refusal: if it does.
+    """
+    if rule in ("skip", "none"):
+        raise Refusal(Reason.RULE, f'a rule says "{rule}"')
+
+
+def check_learns(facts: Facts, site: CallSite) -> None:
+    """Refuse a layer that normalizing would not help to train, or not by itself.
+
+    Raises:
+        Refusal: if it is one.
+    """
+    if site.address in facts.trained:
+        raise Refusal(Reason.TRAINING, "the model around it is called with training=True")
+    if (why := facts.never_trains(site.operation)) is not None:
+        raise Refusal(Reason.NEVER_TRAINS, f"it never trains: {why}")
+    if site.operation in facts.tied:
+        raise Refusal(Reason.TIED_WEIGHTS, "shares a weight with another layer")
+
+
+def check_rules(facts: Facts, options: Options) -> None:
+    """Refuse rules for nothing.
+
+    Raises:
+        OptionError: if a rule's glob matches no layer.
+    """
+    sites = [site for site in facts.graph.walk() if not site.is_input]
+    inputs = [site for site in facts.graph.sites if site.is_input and options["normalize_inputs"]]
+    paths = [site.path for site in (*sites, *inputs)]
+    for glob, _ in options["rules"]:
+        if not any(matches(path, glob) for path in paths):
+            raise OptionError(
+                f"Rule {glob!r} matches no layer of model {facts.graph.name!r}. Layers are matched by their path, such "
+                f"as {paths[0] if paths else 'conv1'!r}; str(kerasbn.plan(model)) lists them."
+            )
