@@ -262,6 +262,25 @@ def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return list(layer._flatten_layers())
 
 
+def paths_inside(layer: keras.layers.Layer) -> dict[keras.layers.Layer, str]:
+    """The path of a layer and of all that it holds, in that layer: `"forward_gru/gru_cell"`, its own is `""`.
+
+    Of several the shortest. No two have one path: a further one of a name gets a number. By `Layer._layers`.
+    """
+    found = {layer: ""}
+    taken = {""}
+    waiting = [(layer, "")]
+    for holder, prefix in waiting:  # which grows on the way
+        for each in holder._layers:
+            if each not in found:
+                names = itertools.chain([each.name], (f"{each.name}_{number}" for number in itertools.count(1)))
+                path = next(path for path in map(prefix.__add__, names) if path not in taken)
+                found[each] = path
+                taken.add(path)
+                waiting.append((each, f"{path}/"))
+    return found
+
+
 def wire(operation: keras.Operation, args: Any, kwargs: Any, specs: list[keras.KerasTensor]) -> list[keras.KerasTensor]:
     """Record a call whose outcome is known, without making it.
 
@@ -348,29 +367,50 @@ def set_mask(tensor: Any, mask: Any) -> None:
 
 
 @contextlib.contextmanager
-def observed(layers: Iterable[keras.layers.Layer], note: Callable[..., None]) -> Iterator[None]:
-    """Have `note(layer, *args, **kwargs)` called ahead of each call of the layers, wherever it comes from.
+def calls_through(
+    layers: Iterable[keras.layers.Layer], instead: Callable[..., Any], method: str = "call"
+) -> Iterator[None]:
+    """Have `instead(call, layer, *args, **kwargs)` called in the place of each call of the layers, wherever from.
 
-    An attribute `call` of the layer itself goes ahead of its class's method.
+    Its first argument is what would be called. An attribute of the layer itself goes ahead of its class's method.
     """
-
-    def watched(layer: keras.layers.Layer) -> Callable[..., Any]:
-        call = layer.call
-
-        def call_and_note(*args: Any, **kwargs: Any) -> Any:
-            note(layer, *args, **kwargs)
-            return call(*args, **kwargs)
-
-        return call_and_note
-
-    kept = list(layers)
-    for layer in kept:
-        object.__setattr__(layer, "call", watched(layer))
+    before = {layer: vars(layer).get(method) for layer in layers}
+    for layer in before:
+        object.__setattr__(layer, method, functools.partial(instead, getattr(layer, method), layer))
     try:
         yield
     finally:
-        for layer in kept:
-            object.__delattr__(layer, "call")
+        for layer, call in before.items():
+            object.__delattr__(layer, method)
+            if call is not None:
+                object.__setattr__(layer, method, call)
+
+
+@contextlib.contextmanager
+def observed(layers: Iterable[keras.layers.Layer], note: Callable[..., None]) -> Iterator[None]:
+    """Have `note(layer, *args, **kwargs)` called ahead of each call of the layers, wherever it comes from."""
+
+    def noting(call: Callable[..., Any], layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        note(layer, *args, **kwargs)
+        return call(*args, **kwargs)
+
+    with calls_through(layers, noting):
+        yield
+
+
+@contextlib.contextmanager
+def told(layers: Iterable[keras.layers.Layer], *, training: bool) -> Iterator[None]:
+    """Have layers run as in training or as at inference, whatever those who call them say. `Layer._call_signature`."""
+
+    def telling(call: Callable[..., Any], layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        names = list(layer._call_signature.parameters)
+        if "training" in names[: len(args)]:
+            at = names.index("training")
+            return call(*args[:at], training, *args[at + 1 :], **kwargs)
+        return call(*args, **{**kwargs, "training": training})
+
+    with calls_through(filter(knows_training, layers), telling):
+        yield
 
 
 @contextlib.contextmanager

@@ -19,7 +19,9 @@ class InputPercentiles(keras.callbacks.Callback):
     After Figure 1 of Ioffe & Szegedy (2015): on the same data every time, in inference mode. Each
     percentile is a run of its own in TensorBoard, so that `inputs/conv2_activation#0` shows all of
     them as lines of one chart. Of a batch normalization `moving_mean/conv2_bn`, `moving_variance`,
-    `gamma` and `beta` are logged as well, as percentiles over its channels.
+    `gamma` and `beta` are logged as well, as percentiles over its channels. One inside of a layer, such as
+    a recurrent one, goes by its path there, `both/forward_lstm/lstm_cell_bn`. Values that are masked do not
+    count for it.
 
     Example:
 
@@ -31,9 +33,10 @@ class InputPercentiles(keras.callbacks.Callback):
     Args:
         log_dir: The folder for the event files, one folder in it for each percentile.
         data: Arrays in the structure of the model's inputs. They are run as one batch.
-        layers: A glob over layer paths, or several, such as `["stage1/*", "head"]`. Of a layer with
-            several inputs the first one counts. An activation that is built into its layer has no
-            input of its own. Defaults to `None`: activations and batch normalizations.
+        layers: A glob over layer paths, or several, such as `["stage1/*", "head"]`; of what is inside of a
+            layer, those of batch normalizations. Of a layer with several inputs the first one counts. An
+            activation that is built into its layer has no input of its own. Defaults to `None`:
+            activations and batch normalizations.
         steps: How many training steps lie between two logs, a positive integer. Defaults to `None`:
             one log an epoch. Either way there is one when training begins.
         percentiles: Which percentiles, in [0, 100]. Defaults to `(15, 50, 85)`.

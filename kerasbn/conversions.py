@@ -18,7 +18,7 @@ from kerasbn.errors import UnsupportedModelError
 from kerasbn.graph.clone import constructor_arguments
 from kerasbn.graph.edit import Replace, apply
 from kerasbn.graph.model import Graph, LayerSpec
-from kerasbn.serializable import BatchNormalization
+from kerasbn.serializable import BatchNormalization, BatchNormalizedRNN
 from kerasbn.source.source import Source
 from kerasbn.turns import in_turn
 
@@ -49,7 +49,8 @@ def to_keras(model: keras.Model, *, copy: bool = True) -> keras.Model:
 
     Raises:
         UnsupportedModelError: if the model cannot be rebuilt faithfully, or one of the layers is
-            inside another layer, such as `TimeDistributed`.
+            inside another layer, such as `TimeDistributed`; and if there is a `BatchNormalizedRNN`, which Keras
+            has none of: `kerasbn.fold` makes it the layer that it wraps first.
     """
     return _converted(model, BatchNormalization, _theirs, copy, everywhere=True)
 
@@ -58,7 +59,7 @@ def from_keras(model: keras.Model, *, copy: bool = True) -> keras.Model:
     """Put `kerasbn.layers.BatchNormalization` in the place of Keras's, with its arguments and weights.
 
     The result computes what the model does, at inference exactly and in training up to rounding,
-    but faster. Layers inside other layers, such as `TimeDistributed`, stay as they are.
+    but faster. Layers inside other layers, such as `TimeDistributed` and `BatchNormalizedRNN`, stay as they are.
 
     Args:
         model: A Keras model: Sequential, Functional, or subclassed and called before. It stays as
@@ -105,8 +106,14 @@ def _converted(
 
 def _refuse_inside_others(graph: Graph, kind: type[keras.layers.Layer]) -> None:
     for path, outer in graph.layers():
-        for inner in _keras.sublayers(outer)[1:]:
-            if type(inner) is kind:
+        for inner in _keras.sublayers(outer):
+            if type(inner) is BatchNormalizedRNN:
+                raise UnsupportedModelError(
+                    f"Layer {path!r} ({type(outer).__name__}) {'is' if inner is outer else 'holds'} a recurrent layer "
+                    "that is normalized, for which Keras has no class. Once training is done, have it made the layer "
+                    "that it wraps: to_keras(kerasbn.fold(model))."
+                )
+            if type(inner) is kind and inner is not outer:
                 raise UnsupportedModelError(
                     f"Layer {path!r} ({type(outer).__name__}) holds {inner.name!r}, a {kind.__name__} of kerasbn's, "
                     f"inside, where it cannot be replaced. Build {path!r} with a keras.layers.{kind.__name__} and "

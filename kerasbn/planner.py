@@ -11,7 +11,6 @@ from typing import Any, Unpack, cast
 
 import keras
 
-from kerasbn import _keras
 from kerasbn.catalog.roles import NORMALIZING, Role, role_of
 from kerasbn.compilation.compiled import check_compilation, notes_on_compilation, was_trained
 from kerasbn.compilation.optimizer import Tempo
@@ -131,9 +130,8 @@ def applied(plan: Plan) -> keras.Model:
         graph = apply(plan._source.graph, (change for edit in plan.edits for change in edit.changes))
         built = plan._source.build(graph, Tempo.asked_for(plan.options))
     if plan.options["data"] is not None:
-        layers = [each for spec in _inserted(plan.edits) for each in _keras.sublayers(cast("Any", built.made[spec]))]
-        norms = {layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)}
-        start_from_measured(built.model, norms, plan.options["data"], preserve=plan.options["preserve"])
+        layers = [cast("keras.layers.Layer", built.made[spec]) for spec in _inserted(plan.edits)]
+        start_from_measured(built.model, layers, plan.options["data"], preserve=plan.options["preserve"])
     return built.model
 
 

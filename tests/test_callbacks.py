@@ -9,6 +9,7 @@ from tensorflow.python.summary.summary_iterator import summary_iterator
 
 import kerasbn
 from kerasbn.callbacks import InputPercentiles
+from kerasbn.layers import BatchNormalizedRNN
 from kerasbn.statistics.percentiles import input_percentiles
 from tests.helpers import randomize, snapshot
 
@@ -112,6 +113,22 @@ def test_the_event_files_hold_each_log(tmp_path, options, steps):
             np.testing.assert_allclose(logged["inputs/act#0"][step], values[number], rtol=1e-5)
         for step, values in variances.items():
             np.testing.assert_allclose(logged["moving_variance/block/b_bn"][step], values[number], rtol=1e-5)
+
+
+def test_normalizations_inside_of_recurrent_layers_are_logged(tmp_path):
+    steps = BATCH.reshape(50, 3, 2)
+    both = L.Bidirectional(BatchNormalizedRNN(L.LSTM(4), name="rnn"), name="both")
+    model = keras.Sequential([keras.Input((3, 2)), both, L.Dense(3)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(steps, LABELS, verbose=0, callbacks=[InputPercentiles(tmp_path, steps)])
+    logged = _logged(tmp_path / "percentile_50")
+    paths = [f"both/{layer.name}/{layer.norms[0].name}" for layer in (both.forward_layer, both.backward_layer)]
+    assert logged.keys() == {
+        *(f"inputs/{path}#0" for path in paths),
+        *(f"{name}/{path}" for name in ("moving_mean", "moving_variance", "gamma") for path in paths),
+    }
+    median = np.median(both.backward_layer.norms[0].moving_variance)
+    np.testing.assert_allclose(logged[f"moving_variance/{paths[1]}"][2], median, rtol=1e-5)
 
 
 def test_several_steps_in_one_go(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import kerasbn
-from kerasbn.layers import BatchNormalization, from_keras, to_keras
+from kerasbn.layers import BatchNormalization, BatchNormalizedRNN, from_keras, to_keras
 from tests.helpers import assert_same_function, randomize, snapshot
 
 OPTIONS = {
@@ -106,6 +106,39 @@ def test_inside_another_layer():
     model = keras.Sequential([keras.Input((5, 4)), keras.layers.TimeDistributed(norm, name="each")])
     with pytest.raises(kerasbn.UnsupportedModelError, match=r"'each' \(TimeDistributed\) holds 'norm'"):
         to_keras(model)
+
+
+RECURRENT = {
+    "alone": lambda layer: layer,
+    "both directions": keras.layers.Bidirectional,
+    "every step": lambda layer: keras.layers.TimeDistributed(keras.layers.Bidirectional(layer)),
+}
+
+
+@pytest.mark.parametrize("norm", [None, keras.layers.BatchNormalization()], ids=["kerasbn's", "Keras's"])
+@pytest.mark.parametrize("place", RECURRENT)
+def test_normalized_recurrent_layers(place, norm):
+    layer = RECURRENT[place](BatchNormalizedRNN(keras.layers.GRU(4, name="rnn"), norm))
+    shape = (2, 6, 5) if place == "every step" else (6, 5)
+    model = randomize(keras.Sequential([keras.Input(shape), layer, BatchNormalization(), keras.layers.Dense(2)]))
+    before = snapshot(model)
+    with pytest.raises(kerasbn.UnsupportedModelError, match=r"recurrent layer.*to_keras\(kerasbn.fold\(model\)\)"):
+        to_keras(model)
+    assert snapshot(model) == before
+    theirs = to_keras(kerasbn.fold(model))
+    assert_same_function(model, theirs, tolerance=1e-4)
+    assert not any(type(each).__module__.startswith("kerasbn") for each in theirs._flatten_layers())
+
+
+def test_recurrent_layers_stay_as_they_are_on_the_way_back():
+    inside = keras.layers.Bidirectional(BatchNormalizedRNN(keras.layers.GRU(4), keras.layers.BatchNormalization()))
+    network = [keras.Input((6, 5)), keras.layers.LSTM(5, return_sequences=True), inside]
+    model = randomize(keras.Sequential([*network, keras.layers.BatchNormalization()]))
+    ours = from_keras(model)
+    assert_same_function(model, ours, tolerance=1e-6)
+    assert [type(layer) for layer in ours.layers[:2]] == [type(layer) for layer in model.layers[:2]]
+    assert type(ours.layers[2]) is BatchNormalization
+    assert type(ours.layers[1].forward_layer.norms[0]) is keras.layers.BatchNormalization
 
 
 def test_what_kerasbn_does_not_take_is_set_right_on_the_layer():

@@ -17,6 +17,7 @@ from kerasbn.catalog import activations, families
 from kerasbn.catalog.linear import LINEAR
 from kerasbn.graph.model import Graph, LayerSpec, Masked, Operation, core_of, type_of
 from kerasbn.graph.steps import AllSteps, EachStep
+from kerasbn.serializable.batch_normalized_rnn import cells_of
 
 
 class Role(enum.Enum):
@@ -141,6 +142,13 @@ def mixes(operation: Operation) -> bool:
     if not isinstance(operation, keras.layers.Layer):
         return False
     return any(sum(size != 1 for size in weight.shape) > 1 for weight in operation.weights)
+
+
+def drops(layer: keras.layers.Layer) -> bool:
+    """Whether a layer by itself is random while training: Dropout of any kind, noise, that of a recurrent layer."""
+    cells = cells_of(layer) if isinstance(layer, layers.RNN) else []
+    rates = (getattr(cell, name, 0) for cell in cells for name in ("dropout", "recurrent_dropout"))
+    return role_of(layer) is Role.DROPOUT or any(rates)
 
 
 def keeps_axes(operation: Operation) -> bool:

@@ -38,8 +38,7 @@ def constructor_arguments(layer: keras.layers.Layer) -> dict[str, Any]:
     if type(layer) is keras.layers.Identity:
         return identity_arguments(layer)
     config = dict(layer.get_config())
-    for argument, attribute in _WRAPPED.get(type(layer), {}).items():
-        wrapped = getattr(layer, attribute)
+    for argument, wrapped in wrapped_by(layer).items():
         config[argument] = LayerSpec(type(wrapped), constructor_arguments(wrapped))
     if type(layer) is BatchNormalizedRNN:
         return {**config, "norm": list(layer.norms)}
@@ -54,6 +53,11 @@ def constructor_arguments(layer: keras.layers.Layer) -> dict[str, Any]:
         if key.endswith(_LIVE_SUFFIXES) and (live := _keras.live_argument(layer, key)) is not None:
             config[key] = clone(live) if isinstance(live, keras.layers.Layer) else live
     return config
+
+
+def wrapped_by(layer: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
+    """The layers that a wrapper is made from, by argument; none for other layers."""
+    return {argument: getattr(layer, attribute) for argument, attribute in _WRAPPED.get(type(layer), {}).items()}
 
 
 def identity_arguments(layer: keras.layers.Layer) -> dict[str, Any]:

@@ -95,7 +95,7 @@ Operation: TypeAlias = "keras.Operation | LayerSpec | Graph"
 
 def core_of(operation: Any) -> Any:
     """The layer that `TimeDistributed` applies to every step; anything else is its own core."""
-    if type_of(operation) is not keras.layers.TimeDistributed:
+    if isinstance(operation, Graph) or type_of(operation) is not keras.layers.TimeDistributed:
         return operation
     return core_of(operation.config["layer"] if isinstance(operation, LayerSpec) else operation.layer)
 

@@ -12,7 +12,7 @@ from typing import cast
 
 import keras
 
-from kerasbn import _keras
+from kerasbn.catalog.norms import norms_in
 from kerasbn.catalog.roles import Role, role_of
 from kerasbn.facts.facts import Facts
 from kerasbn.graph.clone import identity_arguments
@@ -51,10 +51,7 @@ def fold_normalization(facts: Facts, options: Options, draft: Draft) -> Iterator
         yield Edit(address, "fold", _described(fold), tuple(changes))
     yield from _recurrent(facts)
     yield from (refusal.at(address) for address, refusal in folding.refusals.items())
-    for layer, refusal in facts.kept.items():
-        inside = sum(role_of(each) is Role.BATCH_NORMALIZATION for each in _keras.sublayers(layer)[1:])
-        detail = f"{type(layer).__name__} {refusal.detail}; batch normalizations inside: {inside}"
-        yield Skip(facts.graph.calls[layer][0].address, refusal.reason, detail)
+    yield from _kept_whole(facts)
 
 
 def _recurrent(facts: Facts) -> Iterator[Edit | Skip]:
@@ -73,6 +70,18 @@ def _recurrent(facts: Facts) -> Iterator[Edit | Skip]:
             yield Refusal(refusal.reason, f"stays, in {layer.name!r}").at(site.address)
         else:
             yield Edit(site.address, "fold", "into its own weights", (Replace(operation, recurrent.folded(layer)),))
+
+
+def _kept_whole(facts: Facts) -> Iterator[Skip]:
+    """The reason for each layer that holds normalizations and is not looked into."""
+    for operation, (site, *_) in facts.graph.calls.items():
+        if role_of(operation) is Role.BATCH_NORMALIZATION or recurrent.is_normalized(operation):
+            continue
+        if count := len(norms_in(operation)):
+            layer = cast("keras.layers.Layer", operation)
+            kept = facts.kept.get(layer) or Refusal(Reason.OPAQUE, "is carried over as it is")
+            detail = f"{type(layer).__name__} {kept.detail}; batch normalizations inside: {count}"
+            yield Skip(site.address, kept.reason, detail)
 
 
 def _identity(site: CallSite) -> LayerSpec:

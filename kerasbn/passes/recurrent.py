@@ -21,7 +21,8 @@ import numpy as np
 from kerasbn import _keras
 from kerasbn.arrays import Array, array_of
 from kerasbn.catalog.normalization import identity_weights, is_known, map_of
-from kerasbn.graph.clone import constructor_arguments, make, spec_of
+from kerasbn.catalog.recurrent import bias_with, cells_behind
+from kerasbn.graph.clone import constructor_arguments, make, spec_of, wrapped_by
 from kerasbn.graph.model import LayerSpec, Values
 from kerasbn.reasons import Reason, Refusal
 from kerasbn.serializable import BatchNormalizedRNN
@@ -31,31 +32,30 @@ _DROPOUT = ("dropout", "recurrent_dropout")
 
 
 def is_normalized(layer: Any) -> bool:
-    """Whether a layer is a recurrent one that is normalized sequence-wise, be it in one direction of two."""
-    if type(layer) is keras.layers.Bidirectional:
-        return is_normalized(layer.forward_layer) or is_normalized(layer.backward_layer)
-    return type(layer) is BatchNormalizedRNN
+    """Whether a layer is a recurrent one that is normalized sequence-wise, or a wrapper of Keras's around one."""
+    return type(layer) is BatchNormalizedRNN or any(map(is_normalized, wrapped_by(layer).values()))
 
 
 def check_foldable(layer: keras.layers.Layer) -> None:
     """Refuse to fold what would not be exact."""
-    for each in filter(is_normalized, _keras.sublayers(layer)[type(layer) is keras.layers.Bidirectional :]):
-        _check_masks(each)
-        for cell, norm in zip(cells_of(each), each.norms, strict=True):
-            if not is_known(norm):
-                raise Refusal(Reason.UNKNOWN_SUBCLASS)
-            if cell.variable_dtype not in ("float32", "float64"):
-                raise Refusal(Reason.PRECISION)
-            if not all(np.all(np.isfinite(array)) for array in map_of(norm)):
-                raise Refusal(Reason.NON_FINITE)
+    for each in _keras.sublayers(layer):
+        if type(each) is BatchNormalizedRNN:
+            _check_masks(each)
+    for norm, cell in cells_behind([layer]).items():
+        if not is_known(norm):
+            raise Refusal(Reason.UNKNOWN_SUBCLASS)
+        if cell.variable_dtype not in ("float32", "float64"):
+            raise Refusal(Reason.PRECISION)
+        if not all(np.all(np.isfinite(array)) for array in map_of(norm)):
+            raise Refusal(Reason.NON_FINITE)
 
 
 def folded(layer: keras.layers.Layer) -> LayerSpec:
-    """The layer that a normalized one wraps, with the normalization in its weights; both of two directions."""
-    if type(layer) is keras.layers.Bidirectional:
-        return _by_direction(layer, folded)
+    """The layer that a normalized one wraps, with the normalization in its weights; wrappers stay around it."""
     if not is_normalized(layer):
         return spec_of(layer)
+    if type(layer) is not BatchNormalizedRNN:
+        return _rewrapped(layer, folded)
     wrapped = layer.rnn_layer
     config = constructor_arguments(wrapped)
     config |= {name: getattr(layer, name) for name in ("name", "trainable", *FLAGS)}
@@ -70,7 +70,7 @@ def folded(layer: keras.layers.Layer) -> LayerSpec:
 
 
 def normalized(layer: keras.layers.Layer, norm: keras.layers.BatchNormalization, *, preserve: bool = True) -> LayerSpec:
-    """A recurrent layer normalized sequence-wise, both of two directions.
+    """A recurrent layer normalized sequence-wise; wrappers stay around it.
 
     Args:
         layer: The layer, one that `check_normalizable` lets pass.
@@ -81,10 +81,10 @@ def normalized(layer: keras.layers.Layer, norm: keras.layers.BatchNormalization,
     Raises:
         OptionError: if the normalization cannot start as the identity.
     """
-    if type(layer) is keras.layers.Bidirectional:
-        return _by_direction(layer, lambda each: normalized(each, norm, preserve=preserve))
-    if is_normalized(layer):
+    if type(layer) is BatchNormalizedRNN:
         return spec_of(layer)
+    if wrapped_by(layer):
+        return _rewrapped(layer, lambda each: normalized(each, norm, preserve=preserve))
     config = {
         "rnn_layer": spec_of(layer),
         "norm": [_without_beta(norm) if cell.use_bias else norm for cell in cells_of(layer)],
@@ -101,10 +101,11 @@ def check_normalizable(layer: keras.layers.Layer) -> None:
     Raises:
         Refusal: if it cannot be normalized.
     """
-    if type(layer) is keras.layers.Bidirectional:
-        for each in (layer.forward_layer, layer.backward_layer):
-            if not is_normalized(each):
-                check_normalizable(each)
+    if type(layer) is BatchNormalizedRNN:
+        return
+    if wrapped := wrapped_by(layer):
+        for each in wrapped.values():
+            check_normalizable(each)
         return
     _check_masks(layer)
     try:
@@ -139,15 +140,15 @@ def without_dropout(layer: Any, names: Collection[str]) -> Mapping[str, Any]:
 
 
 def _core(layer: Any) -> Any:
-    """The layer that says what its cells are made from: that inside of a wrapper, one of two directions."""
-    if type(layer) is keras.layers.Bidirectional:
-        return _core(layer.forward_layer)
-    return layer.rnn_layer if type(layer) is BatchNormalizedRNN else layer
+    """The layer that says what its cells are made from: what is inside of wrappers, of two directions the first."""
+    wrapped = wrapped_by(layer)
+    return _core(next(iter(wrapped.values()))) if wrapped else layer
 
 
-def _by_direction(layer: keras.layers.Bidirectional, change: Callable[[keras.layers.Layer], LayerSpec]) -> LayerSpec:
-    changed = {"layer": change(layer.forward_layer), "backward_layer": change(layer.backward_layer)}
-    return LayerSpec(keras.layers.Bidirectional, {**constructor_arguments(layer), **changed})
+def _rewrapped(layer: keras.layers.Layer, change: Callable[[keras.layers.Layer], LayerSpec]) -> LayerSpec:
+    """The like of a wrapper of Keras's around what becomes of the layers in it."""
+    changed = {argument: change(each) for argument, each in wrapped_by(layer).items()}
+    return LayerSpec(type(layer), {**constructor_arguments(layer), **changed})
 
 
 def _without_beta(norm: keras.layers.BatchNormalization) -> keras.layers.BatchNormalization:
@@ -168,8 +169,4 @@ def _kernel(cell: keras.layers.Layer, norm: keras.layers.BatchNormalization) -> 
 
 def _bias(cell: keras.layers.Layer, norm: keras.layers.BatchNormalization) -> Array:
     """The bias of a cell, with the shift of its input product."""
-    shift = map_of(norm).shift
-    rows = 2 if getattr(cell, "reset_after", False) else 1
-    bias = np.zeros((rows, shift.size)) if cell.bias is None else array_of(cell.bias).reshape(rows, -1)
-    bias[0] += shift
-    return bias if rows == 2 else bias[0]
+    return bias_with(cell, map_of(norm).shift)

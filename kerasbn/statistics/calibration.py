@@ -15,6 +15,7 @@ from typing import Any
 import keras
 
 from kerasbn import _keras
+from kerasbn.catalog.norms import norms_in
 from kerasbn.errors import OptionError, UnsupportedModelError
 from kerasbn.graph.model import CallSite, Graph, Value
 from kerasbn.graph.read import check_model, read_to_run
@@ -37,8 +38,8 @@ def calibrate(model: keras.Model, data: Any, steps: int | None = None) -> keras.
     The moving averages of training lag behind the weights and forget all but the last batches.
     This replaces them by the moments of the whole sample: of every
     `keras.layers.BatchNormalization` and `kerasbn.layers.BatchNormalization`, in models inside the
-    model and inside of layers too, frozen or not. Masked values do not count. What is not called
-    at inference keeps its statistics.
+    model and inside of layers too, such as recurrent ones, frozen or not. Masked values do not count.
+    What is not called at inference keeps its statistics.
 
     Example:
 
@@ -72,7 +73,7 @@ def calibrate(model: keras.Model, data: Any, steps: int | None = None) -> keras.
     """
     check_steps(steps)
     _check(model)
-    norms = [norm for norm in _norms_in(model) if norm.built]
+    norms = [norm for norm in norms_in(model) if norm.built]
     kept = [(variable, variable.numpy()) for norm in norms for variable in (norm.moving_mean, norm.moving_variance)]
     try:
         _Calibration(model, data, steps).run()
@@ -92,8 +93,8 @@ class _Calibration:
         self._data = data
         self._steps = steps
         graph = read_to_run(model) if _keras.is_graph(model) else _as_one_call(model)
-        self._runner = Runner(graph, lambda site: bool(_norms_in(site.operation)))
-        self._norms = {site: _norms_in(site.operation) for site in self._runner.sites}
+        self._runner = Runner(graph, lambda site: bool(norms_in(site.operation)))
+        self._norms = {site: norms_in(site.operation) for site in self._runner.sites}
         self._stage_of = _stages(self._runner.sites, self._norms)
         self._waiting: list[Run] = []
         self._meter = Meter()
@@ -200,13 +201,6 @@ def _nth(number: int, meter: Meter) -> Callable[..., None]:
             meter(norm, *args, **kwargs)
 
     return note
-
-
-def _norms_in(operation: Any) -> list[keras.layers.BatchNormalization]:
-    """A layer itself or those that it holds, if they are batch normalizations."""
-    if not isinstance(operation, keras.layers.Layer):
-        return []
-    return [layer for layer in _keras.sublayers(operation) if isinstance(layer, keras.layers.BatchNormalization)]
 
 
 def _as_one_call(model: keras.Model) -> Graph:

@@ -1,19 +1,21 @@
 """Let batch normalization start from statistics that are measured.
 
-What it computes at inference stays the same: gamma and beta follow (`kerasbn.catalog.normalization`).
+What it computes at inference stays the same: gamma and beta follow (`kerasbn.catalog.normalization`). Inside of a
+recurrent layer, where the bias of the cell comes next and there is no beta, the bias does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterable
 from typing import Any
 
 import keras
 
 from kerasbn import _keras
 from kerasbn.catalog.normalization import map_of, weights_for
+from kerasbn.catalog.norms import norms_in
+from kerasbn.catalog.recurrent import bias_with, cells_behind
 from kerasbn.errors import OptionError
-from kerasbn.graph.model import CallSite
 from kerasbn.graph.read import read
 from kerasbn.graph.run import Runner, call_at_inference
 from kerasbn.statistics.data import batches
@@ -21,41 +23,43 @@ from kerasbn.statistics.moments import Meter, Moments
 from kerasbn.statistics.running import running
 
 
-def start_from_measured(
-    model: keras.Model, norms: Collection[keras.layers.BatchNormalization], data: Any, *, preserve: bool
-) -> None:
+def start_from_measured(model: keras.Model, layers: Iterable[keras.layers.Layer], data: Any, *, preserve: bool) -> None:
     """Give batch normalizations the statistics of their inputs, measured in one pass over a sample.
 
     Args:
         model: The model, Sequential or Functional.
-        norms: Batch normalizations of the model.
+        layers: Batch normalizations of the model, and layers that hold some, such as recurrent ones.
         data: A sample of inputs, see `kerasbn.statistics.data.batches`.
         preserve: Whether they go on to compute at inference what they compute now; so do all
             layers behind them, and one pass sees every layer's population. If not, each
             normalizes by the moments of the batch while it is measured, as in training.
 
     Raises:
-        OptionError: if the data does not fit the model, or a layer's input is not finite on it.
+        OptionError: if the data does not fit the model, a layer's input is not finite on it, or a layer cannot
+            compute the same by other statistics.
     """
-    runner = Runner(read(model), lambda site: site.operation in norms)
+    norms = [norm for layer in layers for norm in norms_in(layer)]
+    cells = cells_behind(_keras.sublayers(model))
+    if preserve:
+        for norm in norms:
+            _check_compensable(norm, cells.get(norm))
+    runner = Runner(read(model), lambda site: not set(norms).isdisjoint(norms_in(site.operation)))
     meter = Meter()
-
-    def call(site: CallSite, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        norm: Any = site.operation
-        if norm in norms and not preserve:
-            return norm(*args, **{**kwargs, "training": True})
-        return call_at_inference(site, args, kwargs)
-
     for inputs in batches(model, data, "Measuring statistics"):
         # Nothing is written: no moving average, no state of a recurrent layer.
-        with running(model), keras.StatelessScope(), _keras.observed(norms, meter):
-            runner.advance(runner.start(inputs), call)
+        with (
+            running(model),
+            keras.StatelessScope(),
+            _keras.observed(norms, meter),
+            _keras.told(norms, training=not preserve),
+        ):
+            runner.advance(runner.start(inputs), call_at_inference)
     measured = list(meter.read())
     for norm, moments in measured:
         check_finite(norm, moments)
     for norm, moments in measured:
         if preserve:
-            _compensate(norm, moments)
+            _compensate(norm, cells.get(norm), moments)
         set_statistics(norm, moments)
 
 
@@ -78,7 +82,20 @@ def set_statistics(norm: keras.layers.BatchNormalization, moments: Moments) -> N
     _keras.set_value(norm.moving_variance, moments.variance)
 
 
-def _compensate(norm: keras.layers.BatchNormalization, moments: Moments) -> None:
-    gamma, beta = weights_for(map_of(norm), moments.mean, moments.variance, norm.epsilon)
+def _check_compensable(norm: keras.layers.BatchNormalization, cell: Any) -> None:
+    """Refuse a batch normalization that cannot compute the same by other statistics."""
+    if not norm.scale or not (norm.center or (cell is not None and cell.use_bias)):
+        raise OptionError(
+            f"Layer {norm.name!r} has scale=False, or center=False and no bias behind it, so it cannot start from "
+            "measured statistics and compute what the source does; give the norm both, or pass preserve=False."
+        )
+
+
+def _compensate(norm: keras.layers.BatchNormalization, cell: Any, moments: Moments) -> None:
+    """Have a layer compute with other statistics what it does; what takes the shift is the cell's bias without beta."""
+    gamma, shift = weights_for(map_of(norm), moments.mean, moments.variance, norm.epsilon)
     _keras.set_value(norm.gamma, gamma)
-    _keras.set_value(norm.beta, beta)
+    if norm.center:
+        _keras.set_value(norm.beta, shift)
+    else:
+        _keras.set_value(cell.bias, bias_with(cell, shift))

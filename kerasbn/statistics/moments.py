@@ -19,6 +19,7 @@ from keras import ops
 from kerasbn import _keras
 from kerasbn.arrays import Array, array_of
 from kerasbn.errors import UnsupportedModelError
+from kerasbn.serializable._kernels.arrangement import spread
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,11 +84,16 @@ class Meter:
             UnsupportedModelError: if a call of one was hidden.
         """
         for norm in self._hidden:
-            raise UnsupportedModelError(
-                f"Layer {norm.name!r} is called inside of a function that is compiled on the way, such as that of "
-                "keras.ops.vectorized_map, so what it gets cannot be seen. Call it on the whole batch."
-            )
+            raise hidden(norm)
         return ((norm, moments) for norm, moments in self._moments.items() if moments.count)
+
+
+def hidden(norm: keras.layers.BatchNormalization) -> UnsupportedModelError:
+    """The error for a batch normalization that is called where its values are not there yet."""
+    return UnsupportedModelError(
+        f"Layer {norm.name!r} is called inside of a function that is compiled on the way, such as that of "
+        "keras.ops.vectorized_map, so what it gets cannot be seen. Call it on the whole batch."
+    )
 
 
 def moments_of(values: Any, axis: int, mask: Any = None) -> Moments:
@@ -96,8 +102,8 @@ def moments_of(values: Any, axis: int, mask: Any = None) -> Moments:
     Args:
         values: A tensor.
         axis: The axis of the channels.
-        mask: A boolean tensor over the leading axes of the batch, `False` for what does not count.
-            Defaults to `None`: all counts.
+        mask: A boolean tensor, `False` for what does not count, over the leading axes of the
+            batch, or over all but the channels'. Defaults to `None`: all counts.
     """
     if keras.backend.standardize_dtype(values.dtype) != "float64":
         values = ops.cast(values, "float32")
@@ -108,7 +114,7 @@ def moments_of(values: Any, axis: int, mask: Any = None) -> Moments:
         mean = ops.mean(values, axes, keepdims=True)
         squares = ops.sum(ops.square(values - mean), axes)
     else:
-        counts = ops.reshape(mask, (*ops.shape(mask), *(1,) * (rank - len(mask.shape))))
+        counts = spread(mask, values, axis % rank)
         count *= int(ops.sum(ops.cast(mask, "int32"))) / max(int(ops.size(mask)), 1)
         kept = ops.where(counts, values, 0)  # a masked value may be anything, NaN as well
         mean = ops.sum(kept, axes, keepdims=True) / max(count, 1)

@@ -13,20 +13,24 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerasbn import _keras
 from kerasbn.arrays import Array, array_of
+from kerasbn.catalog.norms import Norm, norms_at
 from kerasbn.catalog.roles import Role, role_of
 from kerasbn.errors import OptionError
 from kerasbn.graph.model import CallSite, Graph, matches
 from kerasbn.graph.read import read_to_run
 from kerasbn.graph.run import Runner, call_at_inference
+from kerasbn.serializable._kernels.arrangement import spread
 from kerasbn.statistics.data import batches
+from kerasbn.statistics.moments import hidden
 from kerasbn.statistics.running import running
 
 _STATISTICS = ("moving_mean", "moving_variance", "gamma", "beta")
 
 
 class Watch:
-    """Some call sites of a model, to be looked at.
+    """Some layers of a model, to be looked at.
 
     Args:
         model: A Sequential or Functional model.
@@ -40,35 +44,63 @@ class Watch:
 
     def __init__(self, model: keras.Model, layers: str | Iterable[str] | None, channel: int | None) -> None:
         self._graph = read_to_run(model)
-        self._sites = _chosen(self._graph, layers)
+        self._watched = {each.address: each for each in _chosen(self._graph, layers)}
         self._channel = channel
 
     def inputs(self, data: Any) -> Iterator[tuple[str, Array]]:
-        """What each of the call sites gets, by its address. One in a model that is called again has it all."""
-        addresses = {site.address for site in self._sites}
-        seen: dict[str, list[Array]] = defaultdict(list)
+        """What each of them gets, by its address. One in a model that is called again has it all."""
+        seen: list[tuple[str, Any, Any]] = []
 
         def call(site: CallSite, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if site.address in addresses:
-                values = array_of(keras.tree.flatten((args, kwargs))[0])
-                seen[site.address].append(_of_channel(site, values, self._channel).ravel())
-            return call_at_inference(site, args, kwargs)
+            if isinstance(self._watched.get(site.address), CallSite):
+                seen.append((site.address, keras.tree.flatten((args, kwargs))[0], None))
+            addresses = {norm.layer: norm.address for norm in norms_at(site) if norm.address in self._watched}
 
-        runner = Runner(self._graph, lambda site: site.address in addresses)
+            def note(norm: Any, inputs: Any, training: Any = None, mask: Any = None) -> None:
+                seen.append((addresses[norm], inputs, mask))
+
+            with _keras.observed(addresses, note):
+                return call_at_inference(site, args, kwargs)
+
+        runner = Runner(self._graph, self._is_watched)
         (inputs,) = batches(self._graph.model, iter([(data,)]), "Looking at the layers")
         with running(self._graph.model), keras.StatelessScope():  # no state of a recurrent layer is written
             runner.advance(runner.start(inputs), call)
-        return ((address, np.concatenate(parts)) for address, parts in seen.items())
+        values: dict[str, list[Array]] = defaultdict(list)
+        for address, tensor, mask in seen:
+            values[address].append(self._counting(address, tensor, mask))
+        return ((address, np.concatenate(parts)) for address, parts in values.items())
 
     def statistics(self) -> Iterator[tuple[str, Array]]:
         """Moving averages and weights of the batch normalizations among them, by name and path."""
         channel = self._channel
-        for site in self._sites:
-            if role_of(site.operation) is Role.BATCH_NORMALIZATION:
+        for each in self._watched.values():
+            if isinstance(each, Norm):
                 for name in _STATISTICS:
-                    if (variable := getattr(site.operation, name, None)) is not None:
+                    if (variable := getattr(each.layer, name, None)) is not None:
                         values = array_of(variable)
-                        yield f"{name}/{site.path}", values if channel is None else values[channel : channel + 1]
+                        yield f"{name}/{each.path}", values if channel is None else values[channel : channel + 1]
+
+    def _is_watched(self, site: CallSite) -> bool:
+        return site.address in self._watched or any(norm.address in self._watched for norm in norms_at(site))
+
+    def _counting(self, address: str, tensor: Any, mask: Any) -> Array:
+        """The values of the channel, those that a mask leaves out aside."""
+        watched = self._watched[address]
+        norm = watched.layer if isinstance(watched, Norm) else None
+        if norm is not None and _keras.is_traced(tensor):
+            raise hidden(norm)
+        values, axis = array_of(tensor), -1 if norm is None else norm.axis
+        counts = np.broadcast_to(True if mask is None else spread(mask, tensor, axis % values.ndim), values.shape)
+        if self._channel is not None:
+            if not -values.shape[axis] <= self._channel < values.shape[axis]:
+                raise OptionError(
+                    f"Option channel is {self._channel}, but {address} has {values.shape[axis]} channels. "
+                    "Choose layers that have it, or leave it out to pool all channels."
+                )
+            values, counts = (np.take(each, [self._channel], axis) for each in (values, counts))
+        found: Array = values[counts]
+        return found
 
 
 def input_percentiles(
@@ -108,29 +140,25 @@ def check_percentiles(percentiles: Sequence[float]) -> None:
         )
 
 
-def _chosen(graph: Graph, layers: str | Iterable[str] | None) -> tuple[CallSite, ...]:
-    """The call sites to look at."""
-    sites = tuple(site for site in graph.walk() if not isinstance(site.operation, Graph) and site.inputs)
+def _chosen(graph: Graph, layers: str | Iterable[str] | None) -> list[CallSite | Norm]:
+    """The call sites to look at, and the batch normalizations at them."""
+    sites = [site for site in graph.walk() if not isinstance(site.operation, Graph) and site.inputs]
+    found = [each for site in sites for each in _at(site)]
     if layers is None:
-        watched = {Role.ACTIVATION, Role.BATCH_NORMALIZATION}
-        return tuple(site for site in sites if role_of(site.operation) in watched)
+        return [each for each in found if isinstance(each, Norm) or role_of(each.operation) is Role.ACTIVATION]
     globs = (layers,) if isinstance(layers, str) else tuple(layers)
     for glob in globs:
-        if not any(matches(site.path, glob) for site in sites):
+        if not any(matches(each.path, glob) for each in found):
             raise OptionError(
                 f"Option layers holds {glob!r}, which matches no layer of model {graph.name!r}. Layers are matched by "
-                f"their path, such as {sites[0].path if sites else 'conv1'!r}."
+                f"their path, such as {found[0].path if found else 'conv1'!r}."
             )
-    return tuple(site for site in sites if any(matches(site.path, glob) for glob in globs))
+    return [each for each in found if any(matches(each.path, glob) for glob in globs)]
 
 
-def _of_channel(site: CallSite, values: Array, channel: int | None) -> Array:
-    if channel is None:
-        return values
-    axis = getattr(site.operation, "axis", -1) if role_of(site.operation) is Role.BATCH_NORMALIZATION else -1
-    if not -values.shape[axis] <= channel < values.shape[axis]:
-        raise OptionError(
-            f"Option channel is {channel}, but {site.address} has {values.shape[axis]} channels. "
-            "Choose layers that have it, or leave it out to pool all channels."
-        )
-    return np.take(values, [channel], axis)
+def _at(site: CallSite) -> Iterator[CallSite | Norm]:
+    """What there is to look at where a site is: itself, unless it is a batch normalization, and those that it holds."""
+    norms = norms_at(site)
+    if all(norm.address != site.address for norm in norms):
+        yield site
+    yield from norms

@@ -9,7 +9,8 @@ import pytest
 from keras import layers as L
 
 import kerasbn
-from tests.helpers import sequential
+from kerasbn.layers import BatchNormalizedRNN
+from tests.helpers import sequential, snapshot
 
 GENERATOR = np.random.default_rng(3)
 INPUTS = GENERATOR.normal(size=(32, 12)).astype("float32")
@@ -111,6 +112,18 @@ def test_the_course_of_training_is_followed(kind, verb):
     layers, change = VERBS[verb]
     source = _trained(_network(*(layer() for layer in layers)), of_kind(kind))
     _assert_same_course(source, change(source), tolerance=2e-5 if layers else 0.0)
+
+
+@pytest.mark.tensorflow  # JAX compiles the loops of each step anew
+def test_the_course_of_normalized_recurrent_layers_is_followed():
+    both = L.Bidirectional(BatchNormalizedRNN(L.LSTM(4, return_sequences=True, dropout=0.2, seed=3)))
+    stack = BatchNormalizedRNN(L.RNN([L.GRUCell(3), L.SimpleRNNCell(4)]), L.BatchNormalization())
+    source = _trained(sequential(L.Reshape((4, 3)), both, stack), keras.optimizers.Adam(0.01))
+    before = snapshot(source)
+    result = kerasbn.rewrite(source, position="none", dropout="none")
+    assert snapshot(source) == before
+    assert type(result.layers[1].forward_layer) is type(result.layers[2]) is BatchNormalizedRNN
+    _assert_same_course(source, result)
 
 
 @pytest.mark.parametrize("setting", [each for each in SETTINGS if each != "plain"])

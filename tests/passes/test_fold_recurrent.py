@@ -79,6 +79,36 @@ def test_shared_layer_is_folded_once():
     assert_same_function(source, result, tolerance=1e-4)
 
 
+STEPS = np.random.default_rng(4).normal(size=(3, 2, 7, 5)).astype("float32")
+
+
+@pytest.mark.parametrize("steps", [2, None])
+@pytest.mark.parametrize("around", [lambda layer: layer, L.Bidirectional], ids=["alone", "bidirectional"])
+def test_on_every_step(around, steps):
+    inputs = keras.Input((steps, 7, 5))
+    layer = L.TimeDistributed(around(BatchNormalizedRNN(L.GRU(4))), name="each")
+    source = randomize(keras.Model(inputs, layer(inputs)))
+    result = kerasbn.fold(source)
+    assert_same_function(source, result, STEPS, tolerance=1e-4)
+    assert not any(each.__module__.startswith("kerasbn") for each in classes(result))
+
+
+def test_outcome_counts_the_normalizations_inside():
+    both = L.Bidirectional(BatchNormalizedRNN(L.LSTM(4, return_sequences=True)))
+    stack = BatchNormalizedRNN(KINDS["stack"](return_sequences=True))
+    unknown = BatchNormalizedRNN(L.RNN([L.GRUCell(3), L.GRUCell(3)]), Subclass())
+    each = L.TimeDistributed(keras.Sequential([keras.Input((5,)), L.Dense(5), L.BatchNormalization()]), name="each")
+    inputs = keras.Input((None, 5))
+    source = keras.Model(inputs, unknown(stack(both(L.BatchNormalization()(L.Dense(5)(each(inputs)))))))
+    plan = kerasbn.plan(source, position="none", dropout="none", fold=True)
+    assert plan.outcome == "9 batch normalizations: 6 folded, 3 left alone (1 opaque, 2 unknown_subclass)."
+    opaque = next(skip for skip in plan.skips if skip.reason is Reason.OPAQUE)
+    assert (opaque.site, opaque.detail) == (
+        "each#0",
+        "TimeDistributed is carried over as it is; batch normalizations inside: 1",
+    )
+
+
 def test_what_is_frozen_stays_frozen():
     both = L.Bidirectional(BatchNormalizedRNN(L.GRU(4)), name="both")
     source = model_of(both)

@@ -274,3 +274,25 @@ def test_dropout_layer_ahead_of_a_recurrent_layer_goes_if_that_is_normalized():
     assert names(kerasbn.rewrite(source, recurrent="sequence_wise")) == "rnn last"
     assert names(kerasbn.rewrite(source, rules=[("rnn", "before")])) == "rnn e last"
     assert names(kerasbn.rewrite(source)) == "d rnn e last"
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["alone", "bidirectional"])
+@pytest.mark.parametrize("kind", ["LSTM", "LSTM, no bias", "GRU, reset after", "SimpleRNN", "cell"])
+def test_measured_statistics(kind, wrapped):
+    layer = KINDS[kind](return_sequences=True, name="rnn")
+    source = model_of(L.Bidirectional(layer, name="rnn") if wrapped else layer)
+    result = kerasbn.rewrite(source, recurrent="sequence_wise", data=X)
+    assert_same_function(source, result, X, tolerance=1e-5)
+    for before, after in zip(recurrent(source), recurrent(result), strict=True):
+        products = X[:, :5].reshape(-1, 5) @ np.asarray(before.cell.kernel)
+        np.testing.assert_allclose(after.norms[0].moving_mean, products.mean(0), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(after.norms[0].moving_variance, products.var(0, ddof=1), rtol=1e-4)
+        assert not after.norms[0].zero_debias
+
+
+def test_measured_but_as_initialized():
+    source = model_of(L.LSTM(4, name="rnn"))
+    result = kerasbn.rewrite(source, recurrent="sequence_wise", data=X, preserve=False)
+    (norm,) = recurrent(result)[0].norms
+    assert np.all(np.asarray(norm.gamma) == 1)
+    assert np.any(np.asarray(norm.moving_mean))

@@ -13,6 +13,7 @@ from keras.optimizers import schedules
 
 import kerasbn
 from kerasbn import _keras
+from kerasbn.layers import BatchNormalizedRNN
 from kerasbn.range_test.learning_rate import _has_diverged
 from tests.helpers import sequential
 
@@ -59,6 +60,20 @@ def test_the_model_is_as_before(optimizer, trained):
     assert _state(model) == before
     assert len(curve.rates) == len(curve.losses) == len(curve.smoothed)
     assert len(set(curve.losses)) > 10, "a model that does not train tells nothing"
+
+
+def test_a_model_with_normalized_recurrent_layers_is_as_before():
+    steps = np.where(np.arange(4)[:, None] < 3, X.reshape(96, 4, 3), 0)
+    both = L.Bidirectional(BatchNormalizedRNN(L.GRU(4, return_sequences=True, dropout=0.2)))
+    stack = BatchNormalizedRNN(L.RNN([L.SimpleRNNCell(4), L.LSTMCell(4)], stateful=True))
+    model = keras.Sequential([keras.Input(batch_shape=(32, 4, 3)), L.Masking(), both, stack, L.Dense(3, "softmax")])
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    model.fit(steps, Y, batch_size=32, verbose=0)
+    assert all(np.any(norm.seen_batches) for norm in (*both.forward_layer.norms, *stack.norms))
+    before = [*_state(model).items(), [variable.numpy().tobytes() for variable in keras.tree.flatten(stack.states)]]
+    kerasbn.find_learning_rate(model, (steps, Y), steps=20)
+    now = [*_state(model).items(), [variable.numpy().tobytes() for variable in keras.tree.flatten(stack.states)]]
+    assert now == before
 
 
 def _unbuilt():

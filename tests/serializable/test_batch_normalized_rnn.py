@@ -393,6 +393,22 @@ def test_refused(arguments, message):
         BatchNormalizedRNN(*arguments())
 
 
+def test_quantizing_a_model_leaves_it_as_it_is():
+    wrapped = layers.Bidirectional(BatchNormalizedRNN(layers.LSTM(2, return_sequences=True)))
+    network = [keras.Input((None, FEATURES)), wrapped, BatchNormalizedRNN(STACKS["stack"]()), layers.Dense(2)]
+    model = randomize(keras.Sequential(network))
+    x = sequences().astype("float32")
+    before = [layer.get_weights() for layer in model.layers]
+    expected = model.layers[1](model.layers[0](x))
+    with pytest.warns(UserWarning, match="Layer LSTMCell does not have a `quantize` method"):
+        model.quantize("int8")
+    assert_all_close(expected, model.layers[1](model.layers[0](x)), 0)
+    assert_all_close(before[:2], [layer.get_weights() for layer in model.layers[:2]], 0)
+    quantized = [layer.name for layer in model._flatten_layers() if layer.dtype_policy.quantization_mode]
+    assert quantized == [model.layers[-1].name]
+    assert_all_close(model(x), kerasbn.fold(model)(x), 1e-5)
+
+
 def test_quantization_is_refused():
     layer = far(BatchNormalizedRNN(layers.LSTM(2)))
     with pytest.raises(NotImplementedError, match="cannot be quantized"):

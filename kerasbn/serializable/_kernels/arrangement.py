@@ -76,7 +76,7 @@ def arrange(inputs: Any, axis: int, *, mask: Any = None, group_size: int | None 
         group_size: How many examples make up a group. `None`: all of them.
     """
     shape = tuple(ops.shape(inputs))
-    mask = None if mask is None else _spread(mask, inputs, axis)
+    mask = None if mask is None else spread(mask, inputs, axis)
     if group_size is not None:
         return _in_groups(inputs, axis, mask, group_size)
     if axis != len(shape) - 1 or len(shape) == 2:
@@ -117,8 +117,8 @@ def _filled(x: Any, missing: Any) -> Any:
     return ops.concatenate([x, ops.zeros((missing, *ops.shape(x)[1:]), x.dtype)])
 
 
-def _spread(mask: Any, inputs: Any, axis: int) -> Any:
-    """A mask in the shape of the inputs, with one channel or all."""
+def spread(mask: Any, inputs: Any, axis: int) -> Any:
+    """A mask, see `arrange`, in the shape of the inputs, with one channel or all."""
     mask = ops.cast(ops.convert_to_tensor(mask), "bool")
     at = _axes_added(tuple(mask.shape), tuple(inputs.shape), axis)
     mask = ops.expand_dims(mask, at) if at else mask
