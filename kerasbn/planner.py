@@ -263,8 +263,10 @@ def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
             the batch and all of its steps but those that are masked, h_t = f(B(W x_t) + U h_{t-1} + b).
             `"sequence_wise"`: every LSTM, GRU and SimpleRNN, also in `Bidirectional`, and every `RNN` of their
             cells becomes a `kerasbn.layers.BatchNormalizedRNN`, until `kerasbn.fold` makes it the layer
-            again that it was. `"none"`: none. `"auto"`: none but those for which a rule says otherwise than
-            `"skip"`. Defaults to `"auto"`.
+            again that it was. `"none"`: none. `"auto"`: those of three or more one upon another, as fewer
+            gain little (docs/reproduce/speech.md), unless `norm` is Keras's, whose files are to load without
+            kerasbn. A rule for a layer wins. On a GPU they train step by step, not in cuDNN's kernels.
+            Defaults to `"auto"`.
         dropout: Which Dropout goes. `"redundant"`: what meets a batch normalization next, that of a
             recurrent layer's input products as well, with at most linear layers, activations, pooling and
             sums between, so no other normalization, recurrent layer or attention. `"all"`, `"none"`.

@@ -85,7 +85,7 @@ class Reason(enum.Enum):
     AUGMENTATION = "augmentation"
     """Noise on the inputs."""
     RECURRENT = "recurrent"
-    """A recurrent layer, with the option recurrent="none", or where "auto" leaves it alone."""
+    """A recurrent layer, with the option recurrent="none", or with "auto" and fewer than three one upon another."""
     RECURRENT_DROPOUT = "recurrent_dropout"
     """The Dropout within a recurrent layer, which goes only with dropout="all", but for that on the inputs of one that
     is normalized."""

@@ -15,6 +15,7 @@ import onnx
 
 from kerasbn.errors import OptionError, UnsupportedModelError, VerificationError, quoted
 from kerasbn.exporters.inference import InferenceFunction, trace
+from kerasbn.exporters.recurrent_operators import RecurrentOperators
 from kerasbn.verification.interface import input_tensors, output_tensors
 from kerasbn.verification.parity import Arrays
 
@@ -35,7 +36,10 @@ def write(model: keras.Model, path: Path, *, opset: int) -> int:
     """
     if opset not in OPSETS:
         raise OptionError(f"Option opset is {opset!r}; it must be from {OPSETS.start} to {OPSETS.stop - 1}.")
-    proto = _convert(trace(model), model.name, opset)
+    operators = RecurrentOperators()
+    with operators.traced(model):
+        inference = trace(model)
+    proto = _convert(inference, operators, model.name, opset)
     _name_open_dimensions(proto, model)
     try:
         onnx.checker.check_model(proto, full_check=True)
@@ -62,7 +66,7 @@ def runner(path: Path) -> Callable[[Arrays], Arrays]:
     return run
 
 
-def _convert(inference: InferenceFunction, name: str, opset: int) -> onnx.ModelProto:
+def _convert(inference: InferenceFunction, operators: RecurrentOperators, name: str, opset: int) -> onnx.ModelProto:
     import tf2onnx
 
     frozen = inference.function
@@ -80,7 +84,7 @@ def _convert(inference: InferenceFunction, name: str, opset: int) -> onnx.ModelP
             input_names=inputs,
             output_names=outputs,
             opset=opset,
-            custom_op_handlers=_handlers(),
+            custom_op_handlers={**_handlers(), "PyFunc": (operators.write, [])},
             tensors_to_rename=renamed,
         )
     if foreign := {node.op_type: node.name for node in _nodes(proto.graph) if not _is_known(node, opset)}:

@@ -16,6 +16,7 @@ from kerasbn.facts.branches import normalized_branches
 from kerasbn.facts.flow import Flow
 from kerasbn.facts.gates import Gates
 from kerasbn.facts.heads import heads
+from kerasbn.facts.stacks import heights
 from kerasbn.facts.trunk import Trunk
 from kerasbn.facts.twins import Twins
 from kerasbn.graph.model import CallSite, Graph, Operation, Value
@@ -73,6 +74,11 @@ class Facts:
     def heads(self) -> frozenset[CallSite]:
         """The sites that yield predictions."""
         return heads(self.flow)
+
+    @cached_property
+    def heights(self) -> Mapping[CallSite, int]:
+        """How many recurrent layers there are one upon another where each of them is called."""
+        return heights(self.flow)
 
     @cached_property
     def calls(self) -> dict[Operation, list[CallSite]]:

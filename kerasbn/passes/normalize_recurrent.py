@@ -25,6 +25,9 @@ from kerasbn.passes.prototype import Prototype
 from kerasbn.passes.recurrent import check_normalizable, is_normalized, normalized
 from kerasbn.reasons import Reason, Refusal, Skip
 
+_HIGH = 3
+"""How many recurrent layers have to be one upon another for "auto" to normalize them."""
+
 
 def normalize_recurrent(facts: Facts, options: Options, draft: Draft) -> Iterator[Edit | Skip]:
     """Propose to normalize recurrent layers, with the reason for each one that is left alone."""
@@ -64,13 +67,27 @@ def _check(facts: Facts, options: Options, sites: Sequence[CallSite]) -> None:
         return
     if options["recurrent"] == "none":
         raise Refusal(Reason.RECURRENT, 'recurrent="none"')
-    if options["recurrent"] == "auto":
-        raise Refusal(Reason.RECURRENT, _WHY_LEFT_ALONE)
     for site in sites:
         check_learns(facts, site)
+    if options["recurrent"] == "auto":
+        _check_helps(facts, options, sites)
 
 
-_WHY_LEFT_ALONE = 'left alone by recurrent="auto"; "sequence_wise" normalizes its input products'
+def _check_helps(facts: Facts, options: Options, sites: Sequence[CallSite]) -> None:
+    """Refuse what gains little (docs/reproduce/speech.md), and what nothing was asked for.
+
+    Raises:
+        Refusal: if it does.
+    """
+    remedy = 'recurrent="sequence_wise" normalizes it'
+    if options["position"] == "none":
+        raise Refusal(Reason.POSITION, f'position="none"; {remedy}')
+    if type(options["norm"]) is keras.layers.BatchNormalization:
+        raise Refusal(Reason.NORM, f"a norm of Keras's is for files that load without kerasbn; {remedy}")
+    height = min(facts.heights[site] for site in sites)
+    if height < _HIGH:
+        upon = "no other" if height == 1 else f"{height} in all"
+        raise Refusal(Reason.RECURRENT, f"gains little in so low a stack ({upon}); {remedy}")
 
 
 def _normalized(layer: keras.layers.Layer, site: CallSite, prototype: Prototype) -> LayerSpec:

@@ -129,6 +129,63 @@ def test_as_it_is_asked_for(case):
     assert ("1 recurrent layer: 1 normalized now" in plan.outcome) == wanted
 
 
+def _stack(count, make=lambda name: L.LSTM(4, return_sequences=True, name=name)):
+    inputs = keras.Input((6, 5))
+    x = L.Conv1D(5, 3, activation="relu", padding="same", name="conv")(inputs)
+    for number in range(count):
+        x = make(f"rnn{number}")(x)
+    return randomize(keras.Model(inputs, L.Dense(2, name="head")(x)))
+
+
+def _side_by_side():
+    inputs = keras.Input((6, 5))
+    return randomize(keras.Model(inputs, L.Add()([L.GRU(4, name=f"rnn{number}")(inputs) for number in range(4)])))
+
+
+def _encoder_and_decoder():
+    """Two layers each: what the encoder ends with is where the decoder starts, not what it goes along."""
+    inputs = keras.Input((6, 5)), keras.Input((6, 5))
+    (x, y), states = inputs, []
+    for number in range(2):
+        x, *state = L.LSTM(4, return_sequences=True, return_state=True, name=f"rnn{number}")(x)
+        states.append(state)
+    for number in range(2):
+        y = L.LSTM(4, return_sequences=True, name=f"rnn{number + 2}")(y, initial_state=states[number])
+    return randomize(keras.Model(inputs, y))
+
+
+def _both_ways(name):
+    return L.Bidirectional(L.GRU(4, return_sequences=True), name=name)
+
+
+AUTOMATIC = {
+    "one": (lambda: _stack(1), {}, []),
+    "two": (lambda: _stack(2), {}, []),
+    "three": (lambda: _stack(3), {}, [0, 1, 2]),
+    "five, both ways": (lambda: _stack(5, _both_ways), {}, [0, 1, 2, 3, 4]),
+    "three, one by a rule not": (lambda: _stack(3), {"rules": [("rnn1", "skip")]}, [0, 2]),
+    "three, but no position": (lambda: _stack(3), {"position": "none"}, []),
+    "three, a norm of Keras's": (lambda: _stack(3), {"norm": L.BatchNormalization()}, []),
+    "three, a norm of Keras's and a rule": (
+        lambda: _stack(3),
+        {"norm": L.BatchNormalization(), "rules": [("rnn1", "before")]},
+        [1],
+    ),
+    "four side by side": (_side_by_side, {}, []),
+    "encoder and decoder": (_encoder_and_decoder, {}, []),
+}
+
+
+@pytest.mark.parametrize("case", AUTOMATIC)
+def test_what_is_normalized_unasked(case):
+    make, options, expected = AUTOMATIC[case]
+    source = make()
+    plan = kerasbn.plan(source, **options)
+    sites = {edit.site for edit in plan.edits if edit.kind == "insert" and edit.site.startswith("rnn")}
+    assert sites == {f"rnn{number}#0" for number in expected}
+    assert_same_function(source, plan.apply())
+
+
 class OwnCell(L.LSTMCell):
     pass
 
