@@ -5,6 +5,7 @@ import sys
 
 import keras
 import numpy as np
+import onnx
 import pytest
 from keras import layers
 
@@ -213,6 +214,24 @@ def test_options(options, command, folder, tmp_path):
     np.testing.assert_allclose(written.optimizer.learning_rate, 0.5 if faster else 0.1)
     if "--no-preserve" not in options:
         assert_same_function(keras.models.load_model(folder / "m.keras"), written)
+
+
+@pytest.mark.parametrize(
+    ("options", "normalized"),
+    [("", False), ("--recurrent sequence_wise", True), ("--rule rnn=before", True), ("--recurrent none", False)],
+)
+def test_recurrent_layers(options, normalized, command, tmp_path):
+    both = layers.LSTM(4, return_sequences=True, name="rnn"), layers.Dense(2, name="y")
+    source = randomize(keras.Sequential([keras.Input((None, 3), name="x"), *both]))
+    source.save(tmp_path / "m.keras")
+    outputs = [tmp_path / "new.keras", tmp_path / "new.onnx"]
+    arguments = [part for output in outputs for part in ("-o", output)]
+    status, _, errors = command(tmp_path / "m.keras", *arguments, *options.split())
+    assert (status, errors) == (0, [])
+    written = keras.models.load_model(outputs[0])
+    assert isinstance(written.get_layer("rnn"), kerasbn.layers.BatchNormalizedRNN) == normalized
+    assert_same_function(source, written)
+    assert "LSTM" in {node.op_type for node in onnx.load(outputs[1]).graph.node}
 
 
 CONFIGS = {
