@@ -127,8 +127,10 @@ def _check_masks(layer: Any) -> None:
 
 def dropout_of(layer: Any) -> set[str]:
     """The arguments of a recurrent layer, or of its cells, by which it drops values while training."""
-    cells = _arguments_of_cells(_core(layer).get_config())
-    return {name for arguments in cells for name in _DROPOUT if arguments.get(name)}
+    core = _core(layer)
+    cells = cells_of(core) if isinstance(core, keras.layers.RNN) else []
+    known = [cell for cell in cells if _keras.is_keras_own(type(cell))]
+    return {name for cell in known for name in _DROPOUT if getattr(cell, name, 0)}
 
 
 def without_dropout(layer: Any, names: Collection[str]) -> Mapping[str, Any]:

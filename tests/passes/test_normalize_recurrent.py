@@ -190,6 +190,18 @@ class OwnCell(L.LSTMCell):
     pass
 
 
+class CellWithoutConfig(L.Layer):
+    def __init__(self, units, norm=None):
+        super().__init__()
+        self.state_size = units
+        self.dense = L.Dense(units)
+        self.dropout = L.Dropout(0.5)
+
+    def call(self, inputs, states):
+        outputs = self.dense(self.dropout(inputs)) + states[0]
+        return outputs, [outputs]
+
+
 @keras.saving.register_keras_serializable("tests")
 class OwnLayer(L.GRU):
     pass
@@ -198,6 +210,7 @@ class OwnLayer(L.GRU):
 LEFT_ALONE = {
     "convolutional": (lambda: L.ConvLSTM1D(2, 2, name="rnn"), (5, 4, 3), {}, Reason.OPAQUE),
     "of a cell of one's own": (lambda: L.RNN(OwnCell(3), name="rnn"), (5, 4), {}, Reason.OPAQUE),
+    "of a cell without a config": (lambda: L.RNN(CellWithoutConfig(3), name="rnn"), (5, 4), {}, Reason.OPAQUE),
     "one cell of one's own": (lambda: L.RNN([L.GRUCell(3), OwnCell(3)], name="rnn"), (5, 4), {}, Reason.OPAQUE),
     "of one's own": (lambda: OwnLayer(3, name="rnn"), (5, 4), {}, Reason.OPAQUE),
     "of one's own, both ways": (lambda: L.Bidirectional(OwnLayer(3), name="rnn"), (5, 4), {}, Reason.OPAQUE),
