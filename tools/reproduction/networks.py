@@ -13,20 +13,25 @@ Make = Callable[[int], keras.Model]
 """Makes a compiled network with the weights of a seed."""
 
 
-def from_seed(build: Callable[[], keras.Model], optimizer: str | Mapping[str, Any] = "SGD") -> Make:
+def from_seed(
+    build: Callable[[], keras.Model],
+    optimizer: str | Mapping[str, Any] = "SGD",
+    loss: type[keras.losses.Loss] | None = None,
+) -> Make:
     """Make the network that `build` gives after `keras.utils.set_random_seed`.
 
     Args:
         build: What builds the network. It yields logits.
         optimizer: The name of an optimizer of Keras, or its name and arguments as Keras serializes them; its
             learning rate is set later.
+        loss: The class of the loss. Defaults to `None`: cross-entropy.
     """
 
     def make(seed: int) -> keras.Model:
         keras.utils.set_random_seed(seed)
         model = build()
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(keras.optimizers.get(optimizer), loss)
+        cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.get(optimizer), loss() if loss else cross_entropy)
         return model
 
     return make

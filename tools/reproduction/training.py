@@ -16,14 +16,22 @@ import tensorflow as tf
 
 from reproduction.data import Array, Dataset
 
+Score = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+"""The score of each example, from the labels and the outputs: the greater the better."""
+
+
+def accuracy(labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+    """1 where the greatest output is that of the class."""
+    return tf.cast(tf.argmax(outputs, axis=-1, output_type=labels.dtype) == labels, "float32")
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """The accuracies of one training run.
+    """The mean scores of one training run, accuracies if nothing else is asked for.
 
     Attributes:
         every: The number of steps between two evaluations.
-        validation: The accuracy on the validation part at each evaluation.
+        validation: The score on the validation part at each evaluation.
         test: That on the test part.
     """
 
@@ -32,7 +40,7 @@ class Run:
     test: Array
 
     def steps_to(self, target: float, limit: float = np.inf, part: str = "test") -> float:
-        """The steps after which an accuracy is seen for the first time, `limit` if it never is."""
+        """The steps after which a score is seen for the first time, `limit` if it never is."""
         (reached,) = np.nonzero(getattr(self, part) >= target)
         return float((reached[0] + 1) * self.every) if len(reached) else limit
 
@@ -45,9 +53,19 @@ class Trainer:
         data: The data.
         every: The number of steps between two evaluations.
         batch_size: The number of examples in a step.
+        score: What is evaluated.
+        xla: Whether XLA compiles the steps: slow at first, and fast where a network loops over time.
     """
 
-    def __init__(self, model: keras.Model, data: Dataset, every: int, batch_size: int = 60) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        data: Dataset,
+        every: int,
+        batch_size: int = 60,
+        score: Score = accuracy,
+        xla: bool = False,
+    ) -> None:
         self.model = model
         self._every, self._batch_size = every, batch_size
         self._count = len(data.train[0])
@@ -57,16 +75,17 @@ class Trainer:
         boundary = len(data.validation[0])
         model.optimizer.build(model.trainable_variables)
 
+        step = tf.function(model.train_step, jit_compile=True) if xla else model.train_step
+
         @tf.function
         def train(batches: tf.Tensor) -> None:
             for rows in batches:
-                model.train_step((tf.gather(inputs, rows), tf.gather(labels, rows)))
+                step((tf.gather(inputs, rows), tf.gather(labels, rows)))
 
-        @tf.function
+        @tf.function(jit_compile=xla)
         def evaluate() -> tuple[tf.Tensor, tf.Tensor]:
-            guessed = tf.argmax(model(seen, training=False), axis=-1, output_type=known.dtype)
-            right = tf.cast(guessed == known, "float32")
-            return tf.reduce_mean(right[:boundary]), tf.reduce_mean(right[boundary:])
+            scores = score(known, model(seen, training=False))
+            return tf.reduce_mean(scores[:boundary]), tf.reduce_mean(scores[boundary:])
 
         self._train, self._evaluate = train, evaluate
 
@@ -86,7 +105,7 @@ class Trainer:
             rate: The learning rate.
             seed: What the order of the batches is drawn from.
             steps: The number of steps.
-            stop_at: The accuracy that training ends at when both parts have reached it.
+            stop_at: The score that training ends at when both parts have reached it.
             watch: What is called at each evaluation, to look at the model.
         """
         self._reset(start, rate)
@@ -95,15 +114,15 @@ class Trainer:
         best = np.zeros(2)
         for _ in range(steps // self._every):
             self._train(tf.constant(np.stack([next(batches) for _ in range(self._every)])))
-            seen.append(self.accuracies())
+            seen.append(self.scores())
             watch()
             best = np.maximum(best, seen[-1])
             if best.min() >= stop_at:
                 break
         return Run(self._every, *np.transpose(seen))
 
-    def accuracies(self) -> tuple[float, float]:
-        """The accuracies of the model as it is, on the validation part and the test part."""
+    def scores(self) -> tuple[float, float]:
+        """The scores of the model as it is, on the validation part and the test part."""
         validation, test = self._evaluate()
         return float(validation), float(test)
 

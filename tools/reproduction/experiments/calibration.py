@@ -61,5 +61,5 @@ def _accuracies(make: Make, stages: tuple[int, ...], seeds: int) -> Mapping[str,
         found["moving averages"].append([float(one.test[-1]) for one in runs])
         for trainer in trainers.values():
             kerasbn.calibrate(trainer.model, digits.train[0])
-        found["calibrated"].append([trainer.accuracies()[1] for trainer in trainers.values()])
+        found["calibrated"].append([trainer.scores()[1] for trainer in trainers.values()])
     return found
