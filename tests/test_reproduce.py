@@ -66,10 +66,11 @@ def _network(seed):
     return model
 
 
-def test_a_run_trains_as_fit_does():
+@pytest.mark.parametrize("xla", [False, True])
+def test_a_run_trains_as_fit_does(xla):
     data, training = (importlib.import_module(f"reproduction.{name}") for name in ("data", "training"))
     circles = data.circles()
-    trainer = training.Trainer(_network(0), circles, every=50)
+    trainer = training.Trainer(_network(0), circles, every=50, xla=xla)
     trainer.run(_network(1), 0.3, seed=1, steps=50)  # leaves nothing behind for the next one
     run = trainer.run(_network(2), 0.1, seed=3, steps=50)
     order = np.random.default_rng(3).permutation(len(circles.train[0]))[:3000]
@@ -79,6 +80,20 @@ def test_a_run_trains_as_fit_does():
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
     inputs, labels = circles.test
     assert run.test[-1] == pytest.approx(np.mean(np.argmax(peer(inputs), -1) == labels), abs=2e-3)
+
+
+def test_a_run_is_scored_by_what_is_asked_for():
+    data, training = (importlib.import_module(f"reproduction.{name}") for name in ("data", "training"))
+    circles = data.circles()
+
+    def likelihood(labels, logits):
+        return -keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+
+    trainer = training.Trainer(_network(0), circles, every=10, score=likelihood)
+    run = trainer.run(_network(1), 0.1, seed=1, steps=20)
+    for scores, (inputs, labels) in ((run.validation, circles.validation), (run.test, circles.test)):
+        loss = trainer.model.evaluate(inputs, labels, verbose=0, batch_size=len(labels))
+        assert scores[-1] == pytest.approx(-loss, rel=1e-4)
 
 
 def test_steps_to_an_accuracy():
