@@ -76,7 +76,7 @@ def expected_of(kind, layer, x, training, mask=None, state=None):
 
 def assert_all_close(expected, got, tolerance=1e-6):
     for one, other in zip(keras.tree.flatten(expected), keras.tree.flatten(got), strict=True):
-        one, other = np.asarray(one, "float64"), np.asarray(other, "float64")
+        one, other = (np.asarray(keras.ops.convert_to_numpy(each), "float64") for each in (one, other))
         assert one.shape == other.shape
         np.testing.assert_allclose(other, one, rtol=0, atol=tolerance * max(np.max(np.abs(one), initial=0), 1))
 
