@@ -349,10 +349,10 @@ def knows_training(operation: Any) -> bool:
 
 
 def training_by_default(operation: Any) -> Any:
-    """What a layer takes `training` to be where nothing says: the default of its call, which Keras records as told."""
+    """What a layer takes `training` to be where nothing says, which Keras records as told. `Layer._call_signature`."""
     if not knows_training(operation):
         return None
-    parameter = inspect.signature(operation.call).parameters.get("training")
+    parameter = operation._call_signature.parameters.get("training")
     return None if parameter is None else parameter.default
 
 

@@ -31,10 +31,11 @@ _HIGH = 3
 
 def normalize_recurrent(facts: Facts, options: Options, draft: Draft) -> Iterator[Edit | Skip]:
     """Propose to normalize recurrent layers, with the reason for each one that is left alone."""
+    calls = {layer: sites for layer, sites in facts.calls.items() if role_of(layer) is Role.RECURRENT}
+    if not calls:
+        return  # a norm of the user's own is tried on numbers
     prototype = Prototype.asked_for(options)
-    for operation, sites in facts.calls.items():
-        if role_of(operation) is not Role.RECURRENT:
-            continue
+    for operation, sites in calls.items():
         layer = cast("keras.layers.Layer", operation)
         addresses = list(dict.fromkeys(site.address for site in sites))
         try:

@@ -43,7 +43,8 @@ def start_from_measured(model: keras.Model, layers: Iterable[keras.layers.Layer]
     if preserve:
         for norm in norms:
             _check_compensable(norm, cells.get(norm))
-    runner = Runner(read(model), lambda site: not set(norms).isdisjoint(norms_in(site.operation)))
+    wanted = frozenset(norms)
+    runner = Runner(read(model), lambda site: not wanted.isdisjoint(norms_in(site.operation)))
     meter = Meter()
     for inputs in batches(model, data, "Measuring statistics"):
         # Nothing is written: no moving average, no state of a recurrent layer.
