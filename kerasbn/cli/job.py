@@ -93,16 +93,22 @@ class Job:
 
     def _write(self, plan: Plan, population: Any) -> list[ExportReport]:
         from kerasbn.exporters import write_and_verify
+        from kerasbn.exporters.settings import Settings
         from kerasbn.planner import applied
         from kerasbn.statistics.calibration import calibrate
-        from kerasbn.verification.parity import check_parity, reference
+        from kerasbn.verification.interface import interface_of
+        from kerasbn.verification.parity import check_parity
+        from kerasbn.verification.samples import reference, settled
 
         with self._step("Rewriting"):
             result = applied(plan)
         if self.settings["preserve"] and not self.no_verify:
             with self._step("Verifying the rewritten model"):
+                ready = settled(plan.model, interface_of(plan.model))
                 check_parity(
-                    plan.model, lambda inputs: reference(result, inputs), "the rewritten model", tolerance=1e-5
+                    *(plan.model, ready.interface, lambda inputs: reference(result, ready.interface, inputs)),
+                    *("the rewritten model", ready.samples),
+                    tolerance=1e-5,
                 )
         if population is not None:
             with self._step(f"Calibrating on {self.calibrate}"):
@@ -113,17 +119,13 @@ class Job:
             for output, temporary in zip(self.outputs, temporaries, strict=True):
                 with self._step(f"Writing and verifying {output}"):
                     kind = format_of(output)
-                    verify = not self.no_verify
-                    fold = kind != "keras" if self.fold is None else self.fold
-                    reports.append(
-                        write_and_verify(
-                            *(result, output, temporary, kind),
-                            fold=fold,
-                            custom_layers=self.settings["custom_layers"],
-                            verify=verify,
-                            opset=self.opset,
-                        )
+                    settings = Settings(
+                        fold=kind != "keras" if self.fold is None else self.fold,
+                        custom_layers=self.settings["custom_layers"],
+                        verify=not self.no_verify,
+                        opset=self.opset,
                     )
+                    reports.append(write_and_verify(result, output, temporary, kind, settings))
             return reports
 
     @contextlib.contextmanager

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 
@@ -14,11 +15,15 @@ from kerasbn.exporters import keras_file
 from kerasbn.exporters.report import ExportReport as ExportReport
 from kerasbn.exporters.report import size_of, versions
 from kerasbn.exporters.served import served
+from kerasbn.exporters.settings import Settings
 from kerasbn.files.formats import Format, checked_format, format_of
 from kerasbn.files.staging import staged
 from kerasbn.options import CustomLayers
 from kerasbn.turns import in_turn
+from kerasbn.verification.interface import Arrays, Interface, input_tensors, interface_of, output_tensors
 from kerasbn.verification.parity import check_parity
+from kerasbn.verification.precision import Precision
+from kerasbn.verification.samples import Settled, settled
 
 
 def export(
@@ -30,7 +35,10 @@ def export(
     custom_layers: CustomLayers = "open",
     verify: bool = True,
     inputs: Any = None,
+    names: Mapping[str, str] | None = None,
+    precision: Precision = "float32",
     opset: int = 17,
+    frozen: bool = False,
     overwrite: bool = False,
 ) -> ExportReport:
     """Write a model for serving, and check what was written.
@@ -57,11 +65,18 @@ def export(
             it is. Defaults to `True`, in a `.keras` file too: use `False` for one to train further.
         custom_layers: Whether layers of the user's own that hold batch normalization are opened to
             fold it, or kept whole: `"open"` or `"keep"`. Defaults to `"open"`.
-        verify: Whether to run the written model against the Keras model as it was given, at batch 1
-            and at a larger one. Defaults to `True`.
-        inputs: A batch of inputs to verify with, in the model's structure; of a subclassed model also what it is
-            called on. Defaults to random ones, and to what it was built for.
+        verify: Whether to run the written model against the Keras model as it was given, at batch 1 and at a larger
+            one, and at two sizes of every other axis that is open. An axis along which the model itself runs at one
+            size only is written with that size, which the report's `notes` say. Defaults to `True`.
+        inputs: A batch of inputs to verify with, in the model's structure or by name; of a subclassed model also what
+            it is called on. Defaults to random ones (words of the model's vocabularies where it takes strings), and to
+            what it was built for.
+        names: Other names for some inputs and outputs: a dictionary by the model's own. Defaults to `None`.
+        precision: `"float32"`: the model computes in float32 whatever its layers say, and its inputs and outputs of
+            other floating types are float32. `"keep"` leaves types as they are. Defaults to `"float32"`.
         opset: The ONNX opset, from 13 to 18. Defaults to 17.
+        frozen: Of a SavedModel, whether its weights are constants of the graph: up to a tenth faster on a CPU, but
+            writing it takes many times the memory. Defaults to `False`: variables.
         overwrite: Whether an existing file or folder may be replaced. Defaults to `False`.
 
     Returns:
@@ -78,35 +93,34 @@ def export(
         raise UnsupportedModelError(f"Expected a Keras 3 model to export, got {type(model).__name__}.")
     target = Path(path)
     kind = format_of(target) if format is None else checked_format(format, target)
+    settings = Settings(
+        fold=fold,
+        custom_layers=custom_layers,
+        verify=verify,
+        inputs=inputs,
+        names=names,
+        precision=precision,
+        opset=opset,
+        frozen=frozen,
+    )
     with staged(target, overwrite=overwrite) as temporary:
-        return write_and_verify(
-            *(model, target, temporary, kind),
-            fold=fold,
-            custom_layers=custom_layers,
-            verify=verify,
-            inputs=inputs,
-            opset=opset,
-        )
+        return write_and_verify(model, target, temporary, kind, settings)
 
 
 @in_turn()
 def write_and_verify(
-    model: keras.Model,
-    target: Path,
-    temporary: Path,
-    kind: Format,
-    *,
-    fold: bool = True,
-    custom_layers: CustomLayers = "open",
-    verify: bool = True,
-    inputs: Any = None,
-    opset: int = 17,
+    model: keras.Model, target: Path, temporary: Path, kind: Format, settings: Settings
 ) -> ExportReport:
-    """Write a model to `temporary`, which will be moved to `target`. Arguments and errors as in `export`."""
+    """Write a model to `temporary`, which will be moved to `target`. Errors as in `export`."""
     started = time.perf_counter()
-    with served(model, fold=fold, custom_layers=custom_layers, example=inputs) as what:
+    settings.check(kind)
+    _check_backend(kind, target)
+    writer = _writer(kind)
+    with served(model, fold=settings.fold, custom_layers=settings.custom_layers, example=settings.inputs) as what:
+        interface = interface_of(what.whole, settings.names, settings.precision)
+        ready = settled(what.whole, interface, settings.inputs) if settings.verify else Settled(interface, (), {})
         try:
-            nodes = _write(what.model, temporary, kind, opset)
+            nodes = writer.write(what.model, ready.interface, temporary, settings)
         except (KerasBNError, OSError):
             raise
         except Exception as error:
@@ -114,14 +128,14 @@ def write_and_verify(
                 f"Model {model.name!r} cannot be written as {kind}: {quoted(error)}."
             ) from error
         max_error = None
-        if verify:
+        if settings.verify:
             try:
-                run = _runner(what.model, temporary, kind)
+                run = writer.runner(temporary, what.model, ready.interface)
             except Exception as error:
                 raise VerificationError(
                     f"{target} cannot be loaded again: {quoted(error)}. Nothing was kept."
                 ) from error
-            max_error = check_parity(what.whole, run, str(target), inputs=inputs)
+            max_error = check_parity(what.whole, ready.interface, run, str(target), ready.samples)
     return ExportReport(
         path=target,
         format=kind,
@@ -131,33 +145,52 @@ def write_and_verify(
         folded=what.folded,
         kept=what.kept,
         max_error=max_error,
+        inputs={port.name: str(port) for port in ready.interface.inputs},
+        outputs={port.name: str(port) for port in ready.interface.outputs},
+        notes=tuple(_notes(what.whole, ready)),
         versions=versions(),
     )
 
 
-def _write(model: keras.Model, path: Path, kind: Format, opset: int) -> int:
+class _Writer(Protocol):
+    """What a module for a format holds."""
+
+    def write(self, model: keras.Model, interface: Interface, path: Path, settings: Settings) -> int:
+        """Write a model, and count what it is made of."""
+
+    def runner(self, path: Path, model: keras.Model, interface: Interface) -> Callable[[Arrays], Arrays]:
+        """A function that runs what was written, of a model that was served so."""
+
+
+def _writer(kind: Format) -> _Writer:
     match kind:
         case "onnx":
             from kerasbn.exporters import onnx_file
 
-            return onnx_file.write(model, path, opset=opset)
+            return onnx_file
         case "saved_model":
             from kerasbn.exporters import saved_model
 
-            return saved_model.write(model, path)
+            return saved_model
         case "keras":
-            return keras_file.write(model, path)
+            return keras_file
 
 
-def _runner(model: keras.Model, path: Path, kind: Format) -> Any:
-    match kind:
-        case "onnx":
-            from kerasbn.exporters import onnx_file
+def _check_backend(kind: Format, target: Path) -> None:
+    if kind != "keras" and keras.backend.backend() != "tensorflow":
+        raise UnsupportedModelError(
+            f"A model is written as {kind} under TensorFlow, and Keras runs on {keras.backend.backend()} here. Weights "
+            "are the same everywhere: save it, model.save('model.keras'), and export that file: "
+            f"KERAS_BACKEND=tensorflow kerasbn-rewrite model.keras -o {target} --position none"
+        )
 
-            return onnx_file.runner(path)
-        case "saved_model":
-            from kerasbn.exporters import saved_model
 
-            return saved_model.runner(path)
-        case "keras":
-            return keras_file.runner(path, model)
+def _notes(model: keras.Model, ready: Settled) -> Iterator[str]:
+    """What differs from the model's own interface."""
+    for (name, axis), size in ready.fixed.items():
+        yield f"axis {axis} of input {name!r} is written as {size}, the one size that the model was seen to run at"
+    tensors = (*input_tensors(model).values(), *output_tensors(model).values())
+    ports = (*ready.interface.inputs, *ready.interface.outputs)
+    for port, tensor in zip(ports, tensors, strict=True):
+        if port.dtype != tensor.dtype:
+            yield f"{port.name!r} is {port.dtype} instead of {tensor.dtype}"

@@ -1,13 +1,13 @@
-"""A Keras model as one TensorFlow function in inference mode, with its weights as constants.
+"""A Keras model as one TensorFlow function in inference mode, of its inputs and its weights.
 
-Noise, Dropout and random augmentation are off. As constants, each weight is stored once and
-TensorFlow's graph optimizer can fold what is computed from weights alone. Models of other
-precisions are computed in float32.
+Noise, Dropout and random augmentation are off. The weights are variables that are read, or
+further arguments behind the inputs, or constants: `trace`, `trace_with_arguments`, `frozen`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -16,57 +16,118 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError
-from kerasbn.verification.interface import input_tensors, output_tensors, pack_inputs
-from kerasbn.verification.precision import computing_in_float32, serving_dtype
+from kerasbn.verification.interface import Interface, pack_inputs
+from kerasbn.verification.precision import computing_in, serving_dtype
 
 
 @dataclasses.dataclass(frozen=True)
 class InferenceFunction:
-    """A frozen model.
+    """A traced model.
 
     Attributes:
-        function: Takes the flat inputs, returns the flat outputs.
-        inputs: The specification of each input, named as in the model.
-        outputs: The name of each output.
+        model: The model.
+        interface: How it is served.
+        function: Takes the flat inputs, and the values of `weights` behind them; returns the flat outputs.
+        weights: The weights that are arguments, in the order in which the function takes them.
+        held: What has to live as long as the function: variables and lookup tables.
     """
 
+    model: keras.Model
+    interface: Interface
     function: Any
-    inputs: tuple[tf.TensorSpec, ...]
-    outputs: tuple[str, ...]
+    weights: tuple[keras.Variable, ...] = ()
+    held: tuple[Any, ...] = ()
 
 
-def trace(model: keras.Model) -> InferenceFunction:
-    """Trace a model and freeze its weights.
+def trace(model: keras.Model, interface: Interface) -> InferenceFunction:
+    """Trace a model; its weights are variables that the function reads, in the type that they are served in.
 
     Raises:
-        UnsupportedModelError: if the model has no symbolic inputs, holds state that cannot be made
-            a constant, such as a vocabulary, or changes its state when it runs.
+        UnsupportedModelError: if the model changes its state when it runs, or has an open dimension that Keras
+            computes wrongly.
     """
-    specs = tuple(
-        tf.TensorSpec(tensor.shape, tf.as_dtype(serving_dtype(tensor.dtype)), name=name)
-        for name, tensor in input_tensors(model).items()
-    )
-    _refuse_open_time(model)
+    served = [(each, serving_dtype(each.dtype, interface.precision)) for each in model.variables]
+    others = [(each, tf.Variable(tf.cast(each.value, dtype))) for each, dtype in served if dtype != each.dtype]
+    function = _traced(model, lambda flat: _run(model, interface, flat, others), _specs(interface))
+    return InferenceFunction(model, interface, function, held=(*function.graph.variables, *_tables(model)))
 
+
+def trace_with_arguments(model: keras.Model, interface: Interface) -> InferenceFunction:
+    """Trace a model; its weights are arguments, so that no value passes through what reads the graph.
+
+    Raises:
+        UnsupportedModelError: as `trace` does.
+    """
+    specs, weights = _specs(interface), model.variables
+    arguments = [
+        tf.TensorSpec(each.shape, serving_dtype(each.dtype, interface.precision), name=f"weight_{number}")
+        for number, each in enumerate(weights)
+    ]
+
+    def run(flat: Sequence[Any]) -> Any:
+        return _run(model, interface, flat[: len(specs)], zip(weights, flat[len(specs) :], strict=True))
+
+    function = _traced(model, run, [*specs, *arguments])
+    return InferenceFunction(model, interface, function, weights=tuple(weights), held=_tables(model))
+
+
+def frozen(traced: InferenceFunction) -> Any:
+    """A traced model with its weights as constants: TensorFlow's graph optimizer can fold what they alone decide.
+
+    Raises:
+        UnsupportedModelError: if the model holds state that cannot be made a constant, such as a vocabulary.
+    """
+    function = convert_variables_to_constants_v2(traced.function, lower_control_flow=False)
+    if len(function.inputs) != len(traced.interface.inputs):
+        raise UnsupportedModelError(
+            f"Model {traced.model.name!r} holds state that cannot be frozen{_in_layers(traced.model)}. "
+            "Export the model without its preprocessing layers, and run those ahead of it."
+        )
+    return function
+
+
+def _specs(interface: Interface) -> list[Any]:
+    return [tf.TensorSpec(port.shape, tf.as_dtype(port.dtype), name=port.name) for port in interface.inputs]
+
+
+def _run(
+    model: keras.Model, interface: Interface, flat: Sequence[Any], weights: Iterable[tuple[keras.Variable, Any]]
+) -> tuple[list[Any], list[str]]:
+    """The flat outputs with other values for some weights, and what has changed its state."""
+    values = [(variable, tf.convert_to_tensor(value)) for variable, value in weights]
+    with keras.StatelessScope() as scope, computing_in(interface.precision, model):
+        for each in values:
+            scope.add_update(each)  # as it is, where `state_mapping` would cast it
+        outputs = model(pack_inputs(model, list(flat)), training=False)
+    return [tf.identity(output) for output in keras.tree.flatten(outputs)], _updated(
+        model, scope, {id(variable): value for variable, value in values}
+    )
+
+
+def _traced(model: keras.Model, run: Callable[[Sequence[Any]], Any], specs: list[Any]) -> Any:
+    _refuse_open_time(model)
     updated: list[str] = []
 
-    def run(*flat: Any) -> list[Any]:
-        with keras.StatelessScope() as scope, computing_in_float32(model):
-            outputs = model(pack_inputs(model, list(flat)), training=False)
-        updated.extend(_updated(model, scope))
-        return [tf.identity(output) for output in keras.tree.flatten(outputs)]
+    def outputs(*flat: Any) -> list[Any]:
+        found, changed = run(flat)
+        updated.extend(changed)
+        return found  # type: ignore[no-any-return]
 
-    concrete = tf.function(run, autograph=False).get_concrete_function(*specs)
+    concrete = tf.function(outputs, autograph=False).get_concrete_function(*specs)
     _refuse_updates(model, updated, concrete)
-    frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
-    if len(frozen.inputs) != len(specs):
-        held = [layer.name for layer in _keras.sublayers(model) if hasattr(layer, "save_assets")]
-        raise UnsupportedModelError(
-            f"Model {model.name!r} holds state that cannot be frozen"
-            + (f", in {', '.join(map(repr, held))}" if held else "")
-            + ". Export the model without its preprocessing layers, and run those ahead of it."
-        )
-    return InferenceFunction(frozen, specs, tuple(output_tensors(model)))
+    return concrete
+
+
+def _tables(model: keras.Model) -> tuple[Any, ...]:
+    """The lookup tables of a model's layers."""
+    kind = tf.saved_model.experimental.TrackableResource
+    held = [vars(layer).values() for layer in _keras.sublayers(model)]
+    return tuple(each for values in held for each in values if isinstance(each, kind))
+
+
+def _in_layers(model: keras.Model) -> str:
+    held = [layer.name for layer in _keras.sublayers(model) if hasattr(layer, "save_assets")]
+    return f", in {', '.join(map(repr, held))}" if held else ""
 
 
 def _refuse_open_time(model: keras.Model) -> None:
@@ -79,15 +140,17 @@ def _refuse_open_time(model: keras.Model) -> None:
             )
 
 
-def _updated(model: keras.Model, scope: keras.StatelessScope) -> list[str]:
+def _updated(model: keras.Model, scope: keras.StatelessScope, given: Mapping[int, Any]) -> list[str]:
     """What has changed its state in a call of the model: `"layer/variable"`."""
-    if not scope.state_mapping:
+    if scope.state_mapping.keys() == given.keys() and all(scope.state_mapping[key] is given[key] for key in given):
         return []
     layers = _keras.sublayers(model)
     holders = {id(variable): layer.name for layer in layers for variable in layer.variables}  # the innermost is last
     drawn_from = _keras.global_seed_variables()
     holders.update((id(variable), "keras.random") for variable in drawn_from)
-    changed = [each for each in (*model.variables, *drawn_from) if scope.get_current_value(each) is not None]
+    changed = [
+        each for each in (*model.variables, *drawn_from) if scope.get_current_value(each) is not given.get(id(each))
+    ]
     # The states of RNNs are not among a model's variables.
     stateful = [f"{layer.name}/states" for layer in layers if getattr(layer, "stateful", False)]
     return [f"{holders[id(variable)]}/{variable.name}" for variable in changed] + stateful

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,34 +13,28 @@ import keras
 import numpy as np
 import onnx
 
-from kerasbn.errors import OptionError, UnsupportedModelError, VerificationError, quoted
-from kerasbn.exporters.inference import InferenceFunction, trace
+from kerasbn.errors import UnsupportedModelError, VerificationError, quoted
+from kerasbn.exporters.inference import InferenceFunction, frozen, trace
 from kerasbn.exporters.recurrent_operators import RecurrentOperators
-from kerasbn.verification.interface import input_tensors, output_tensors
-from kerasbn.verification.parity import Arrays
-
-OPSETS = range(13, 19)
-"""The opsets that tf2onnx 1.17 writes correctly."""
+from kerasbn.exporters.settings import Settings
+from kerasbn.verification.interface import Arrays, Interface
 
 
-def write(model: keras.Model, path: Path, *, opset: int) -> int:
+def write(model: keras.Model, interface: Interface, path: Path, settings: Settings) -> int:
     """Write a model as ONNX.
 
     Returns:
         The number of nodes.
 
     Raises:
-        OptionError: for an opset that cannot be written.
         UnsupportedModelError: if the model uses something that ONNX has no form for.
         VerificationError: if the ONNX checker refuses the outcome.
     """
-    if opset not in OPSETS:
-        raise OptionError(f"Option opset is {opset!r}; it must be from {OPSETS.start} to {OPSETS.stop - 1}.")
     operators = RecurrentOperators()
     with operators.traced(model):
-        inference = trace(model)
-    proto = _convert(inference, operators, model.name, opset)
-    _name_open_dimensions(proto, model)
+        traced = trace(model, interface)
+    proto = _convert(traced, operators, model.name, settings.opset)
+    _name_open_dimensions(proto, interface)
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -51,7 +45,7 @@ def write(model: keras.Model, path: Path, *, opset: int) -> int:
     return len(proto.graph.node)
 
 
-def runner(path: Path) -> Callable[[Arrays], Arrays]:
+def runner(path: Path, model: keras.Model, interface: Interface) -> Callable[[Arrays], Arrays]:
     """A function that runs an ONNX file in ONNX Runtime."""
     import onnxruntime
 
@@ -66,17 +60,16 @@ def runner(path: Path) -> Callable[[Arrays], Arrays]:
     return run
 
 
-def _convert(inference: InferenceFunction, operators: RecurrentOperators, name: str, opset: int) -> onnx.ModelProto:
+def _convert(traced: InferenceFunction, operators: RecurrentOperators, name: str, opset: int) -> onnx.ModelProto:
     import tf2onnx
 
-    frozen = inference.function
-    graph_def = frozen.graph.as_graph_def(add_shapes=True)
+    function = frozen(traced)
+    graph_def = function.graph.as_graph_def(add_shapes=True)
     _strip_xla_marks(graph_def)
-    inputs = [tensor.name for tensor in frozen.inputs]
-    outputs = [tensor.name for tensor in frozen.outputs]
-    renamed = dict(
-        zip([*inputs, *outputs], [*(spec.name for spec in inference.inputs), *inference.outputs], strict=True)
-    )
+    inputs = [tensor.name for tensor in function.inputs]
+    outputs = [tensor.name for tensor in function.outputs]
+    ports = (*traced.interface.inputs, *traced.interface.outputs)
+    renamed = dict(zip([*inputs, *outputs], [port.name for port in ports], strict=True))
     with _silent_logs():
         proto, _ = tf2onnx.convert.from_graph_def(
             graph_def,
@@ -163,12 +156,12 @@ def _silent_logs() -> Iterator[None]:
         root.removeHandler(nowhere)
 
 
-def _name_open_dimensions(proto: onnx.ModelProto, model: keras.Model) -> None:
+def _name_open_dimensions(proto: onnx.ModelProto, interface: Interface) -> None:
     """Name what is open in the shapes of inputs and outputs: the batch, and the others after their tensor."""
-    tensors: Mapping[str, keras.KerasTensor] = {**input_tensors(model), **output_tensors(model)}
+    shapes = {port.name: port.shape for port in (*interface.inputs, *interface.outputs)}
     for info in (*proto.graph.input, *proto.graph.output):
         dims = info.type.tensor_type.shape.dim
-        for axis, size in enumerate(tensors[info.name].shape):
+        for axis, size in enumerate(shapes[info.name]):
             if axis >= len(dims):
                 dims.add()
             if size is not None and not dims[axis].dim_value:

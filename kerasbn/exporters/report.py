@@ -22,6 +22,9 @@ class ExportReport:
         kept: How many were not, by the value of their `Reason`. Empty if folding was not asked for.
         max_error: The greatest difference from the Keras model's outputs, relative to the greatest
             output. `None` if it was not verified.
+        inputs: The type and shape of each input, by name.
+        outputs: The type and shape of each output, by name.
+        notes: What differs from the model's own inputs and outputs, in words.
         versions: The versions of the packages that wrote it.
     """
 
@@ -33,6 +36,9 @@ class ExportReport:
     folded: int
     kept: dict[str, int]
     max_error: float | None
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    notes: tuple[str, ...]
     versions: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:

@@ -9,32 +9,39 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerasbn.exporters.inference import trace
-from kerasbn.verification.parity import Arrays
+from kerasbn.exporters.inference import frozen, trace
+from kerasbn.exporters.settings import Settings
+from kerasbn.verification.interface import Arrays, Interface
 
 
-def write(model: keras.Model, path: Path) -> int:
+def write(model: keras.Model, interface: Interface, path: Path, settings: Settings) -> int:
     """Write a model as a SavedModel, with the signature `serving_default` and each weight once.
 
     Returns:
         The number of nodes of its graph.
 
     Raises:
-        UnsupportedModelError: if the model cannot be frozen.
+        UnsupportedModelError: if the model cannot be traced, or not be frozen.
     """
-    inference = trace(model)
+    traced = trace(model, interface)
+    function = frozen(traced) if settings.frozen else traced.function
+    names = [port.name for port in interface.outputs]
 
     def serve(*flat: Any) -> dict[str, Any]:
-        return dict(zip(inference.outputs, inference.function(*flat), strict=True))
+        return dict(zip(names, function(*flat), strict=True))
 
     module = tf.Module()
+    module.held = () if settings.frozen else traced.held
     module.serve = tf.function(serve, autograph=False)
-    signature = module.serve.get_concrete_function(*inference.inputs)
-    tf.saved_model.save(module, str(path), signatures={"serving_default": signature})
-    return len(inference.function.graph.as_graph_def().node)
+    specs = [tf.TensorSpec(port.shape, tf.as_dtype(port.dtype), name=port.name) for port in interface.inputs]
+    signature = module.serve.get_concrete_function(*specs)
+    # Gradients of one's own, as silu has them, would have to be traced and stored as well.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(module, str(path), signatures={"serving_default": signature}, options=options)
+    return len(function.graph.as_graph_def().node)
 
 
-def runner(path: Path) -> Callable[[Arrays], Arrays]:
+def runner(path: Path, model: keras.Model, interface: Interface) -> Callable[[Arrays], Arrays]:
     """A function that runs a SavedModel's `serving_default`."""
     loaded = tf.saved_model.load(str(path))
     signature = loaded.signatures["serving_default"]
@@ -43,5 +50,5 @@ def runner(path: Path) -> Callable[[Arrays], Arrays]:
         outputs = signature(**{name: tf.convert_to_tensor(array) for name, array in inputs.items()})
         return {name: output.numpy() for name, output in outputs.items()}
 
-    run.loaded = loaded  # type: ignore[attr-defined]  # a signature alone does not keep its constants alive
+    run.loaded = loaded  # type: ignore[attr-defined]  # a signature alone does not keep its variables alive
     return run

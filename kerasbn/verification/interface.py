@@ -1,15 +1,98 @@
-"""The names of a model's inputs and outputs, stable from run to run."""
+"""How a model is served: the names, shapes and types of its inputs and outputs, stable from run to run."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 
 from kerasbn import _keras
-from kerasbn.errors import UnsupportedModelError
+from kerasbn.errors import OptionError, UnsupportedModelError
+from kerasbn.verification.precision import Precision, serving_dtype
+
+Arrays: TypeAlias = Mapping[str, np.ndarray[Any, Any]]
+"""Arrays by the name of the input or output."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Port:
+    """An input or output of a served model.
+
+    Attributes:
+        name: Its name.
+        shape: Its shape, the batch first. `None` where a size is open.
+        dtype: Its type.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+    def __str__(self) -> str:
+        sizes = ", ".join("batch" if axis == 0 and size is None else str(size) for axis, size in enumerate(self.shape))
+        return f"{self.dtype} ({sizes})".replace("None", "?")
+
+
+@dataclasses.dataclass(frozen=True)
+class Interface:
+    """How a model is served.
+
+    Attributes:
+        inputs: Its inputs, in the model's order.
+        outputs: Its outputs, in the model's order.
+        precision: What it computes in.
+    """
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    precision: Precision = "float32"
+
+    def with_sizes(self, sizes: Mapping[tuple[str, int], int]) -> Interface:
+        """With sizes for axes of inputs that are open, by name and axis; those of all outputs stay open."""
+        if not sizes:
+            return self
+
+        def sized(port: Port) -> Port:
+            shape = tuple(sizes.get((port.name, axis), size) for axis, size in enumerate(port.shape))
+            return dataclasses.replace(port, shape=shape)
+
+        return dataclasses.replace(self, inputs=tuple(map(sized, self.inputs)))
+
+
+def interface_of(
+    model: keras.Model, names: Mapping[str, str] | None = None, precision: Precision = "float32"
+) -> Interface:
+    """How a model is served, with its own names, or others for some of them.
+
+    Raises:
+        UnsupportedModelError: for a model that has no symbolic inputs.
+        OptionError: for names of what the model does not have, and names that two would share.
+    """
+    sides = input_tensors(model), output_tensors(model)
+    names = dict(names or {})
+    own = [name for side in sides for name in side]
+    if unknown := sorted(names.keys() - set(own)):
+        raise OptionError(
+            f"Option names has {', '.join(map(repr, unknown))}, which the model has not. Its inputs are "
+            f"{', '.join(map(repr, sides[0]))}, its outputs {', '.join(map(repr, sides[1]))}."
+        )
+    given = [names.get(name, name) for name in own]
+    if twice := sorted({name for name in given if given.count(name) > 1 or not name}):
+        raise OptionError(
+            f"Option names makes more than one input or output {twice[0]!r}. Give each a name of its own."
+        )
+    inputs, outputs = (
+        tuple(
+            Port(names.get(name, name), tuple(tensor.shape), serving_dtype(tensor.dtype, precision))
+            for name, tensor in side.items()
+        )
+        for side in sides
+    )
+    return Interface(inputs, outputs, precision)
 
 
 def input_tensors(model: keras.Model) -> dict[str, keras.KerasTensor]:
@@ -33,14 +116,6 @@ def output_tensors(model: keras.Model) -> dict[str, keras.KerasTensor]:
 def pack_inputs(model: keras.Model, flat: list[Any]) -> Any:
     """Put flat inputs into the structure that the model takes."""
     return keras.tree.pack_sequence_as(_keras.input_structure(_functional(model)), flat)
-
-
-def flat_inputs(model: keras.Model, inputs: Any) -> list[Any]:
-    """Bring inputs of the model's structure, or a dictionary by name, into the order of `input_tensors`."""
-    names = input_tensors(model)
-    if isinstance(inputs, dict) and names.keys() <= inputs.keys():
-        return [inputs[name] for name in names]
-    return list(keras.tree.flatten(inputs))
 
 
 def _by_name(structure: Any, layers: Iterable[str], taken: Collection[str]) -> dict[str, keras.KerasTensor]:

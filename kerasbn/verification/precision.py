@@ -1,31 +1,48 @@
-"""Serve in float32 whatever the model computes in: ONNX Runtime lacks most of bfloat16, float16 and float64."""
+"""The precision that a model is served in: ONNX Runtime lacks most of bfloat16, float16 and float64."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Literal, get_args
 
 import keras
 
 from kerasbn import _keras
+from kerasbn.errors import OptionError
+
+Precision = Literal["float32", "keep"]
+"""Everything in float32, or whatever the model computes in."""
 
 _CAST = ("float16", "bfloat16", "float64")
 
 
-def serving_dtype(dtype: str) -> str:
-    """The type that an input of this type has when served."""
-    return "float32" if dtype in _CAST else dtype
+def check_precision(precision: str) -> None:
+    """Refuse what is no precision.
+
+    Raises:
+        OptionError: for a name that stands for none.
+    """
+    if precision not in get_args(Precision):
+        known = " or ".join(map(repr, get_args(Precision)))
+        raise OptionError(f"Option precision is {precision!r}; it must be {known}.")
+
+
+def serving_dtype(dtype: str, precision: Precision = "float32") -> str:
+    """The type that a value of this type has when served."""
+    return "float32" if precision == "float32" and dtype in _CAST else dtype
 
 
 @contextlib.contextmanager
-def computing_in_float32(model: keras.Model) -> Iterator[None]:
-    """Let the layers of a model compute in float32 while the context lasts; variables keep their types.
+def computing_in(precision: Precision, model: keras.Model) -> Iterator[None]:
+    """Let the layers of a model compute in a precision while the context lasts; variables keep their types.
 
     Quantized layers stay as they are.
     """
+    layers = _keras.sublayers(model) if precision == "float32" else []
     before = [
         (layer, layer.dtype_policy)
-        for layer in _keras.sublayers(model)
+        for layer in layers
         if layer.compute_dtype in _CAST and layer.dtype_policy.quantization_mode is None
     ]
     try:

@@ -133,9 +133,8 @@ BAD = {
     "sample of another shape": ("m.keras -o a.keras --calibrate narrow.npy", "has shape"),
     "rate without an optimizer": ("plain.keras -o a.keras --lr-scale 5", "learning_rate_scale"),
     "opset": ("m.keras -o a.onnx --opset 19", "'--opset'"),
-    "strings, verified": ("strings.keras -o a.keras", "--no-verify"),
     "strings to serving": ("strings.keras -o a.onnx --no-verify", "'lookup'"),
-    "strings to serving, after another": ("strings.keras -o a.keras -o a --no-verify", "'lookup'"),
+    "strings to serving, after another": ("strings.keras -o a.keras -o a.onnx --no-verify", "'lookup'"),
 }
 
 

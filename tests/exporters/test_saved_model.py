@@ -27,7 +27,9 @@ def test_each_weight_is_stored_once(tmp_path):
     convolution = layers.Conv2D(64, 3, padding="same")
     x = layers.Conv2D(32, 3)(convolution(layers.Conv2D(32, 1)(convolution(inputs))))
     model = randomize(keras.Model(inputs, layers.Dense(256, name="y")(layers.Flatten()(x))))
-    report = kerasbn.export(model, tmp_path / "model", verify=False)
     parameters = 4 * model.count_params()
-    assert parameters <= report.bytes < parameters + 100_000
-    assert sum(file.stat().st_size for file in (tmp_path / "model" / "variables").iterdir()) < 1_000
+    for frozen in (False, True):
+        report = kerasbn.export(model, tmp_path / "model", verify=False, frozen=frozen, overwrite=True)
+        assert parameters <= report.bytes < parameters + 100_000
+        stored = sum(file.stat().st_size for file in (tmp_path / "model" / "variables").iterdir())
+        assert stored < 1_000 if frozen else stored >= parameters
