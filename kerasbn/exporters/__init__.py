@@ -22,7 +22,7 @@ from kerasbn.options import CustomLayers
 from kerasbn.turns import in_turn
 from kerasbn.verification.interface import Arrays, Interface, input_tensors, interface_of, output_tensors
 from kerasbn.verification.parity import check_parity
-from kerasbn.verification.precision import Precision
+from kerasbn.verification.precision import Precision, other_precisions
 from kerasbn.verification.samples import Settled, settled
 
 
@@ -194,3 +194,5 @@ def _notes(model: keras.Model, ready: Settled) -> Iterator[str]:
     for port, tensor in zip(ports, tensors, strict=True):
         if port.dtype != tensor.dtype:
             yield f"{port.name!r} is {port.dtype} instead of {tensor.dtype}"
+    if others := other_precisions(model, ready.interface.precision):
+        yield f"computed in float32 instead of {', '.join(others)}"

@@ -163,7 +163,8 @@ def _refuse_updates(model: keras.Model, updated: list[str], concrete: Any) -> No
         return
     raise UnsupportedModelError(
         f"Model {model.name!r} changes the state of {', '.join(map(repr, updated))} whenever it runs, which a served "
-        "model cannot. Make RNNs with stateful=False, and random layers heed training=False."
+        "model cannot. Make RNNs with stateful=False, and random layers heed training=False. What draws on purpose, as "
+        "a VAE's encoder does, draws where it is served: export keras.Model(model.inputs, what_it_draws_from)."
     )
 
 

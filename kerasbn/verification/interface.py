@@ -52,7 +52,7 @@ class Interface:
     precision: Precision = "float32"
 
     def with_sizes(self, sizes: Mapping[tuple[str, int], int]) -> Interface:
-        """With sizes for axes of inputs that are open, by name and axis; those of all outputs stay open."""
+        """With sizes for axes of inputs that are open, by the input's name and the axis."""
         if not sizes:
             return self
 
@@ -83,7 +83,7 @@ def interface_of(
     given = [names.get(name, name) for name in own]
     if twice := sorted({name for name in given if given.count(name) > 1 or not name}):
         raise OptionError(
-            f"Option names makes more than one input or output {twice[0]!r}. Give each a name of its own."
+            f"Option names calls more than one input or output {twice[0]!r}. Give each its own, none an empty one."
         )
     inputs, outputs = (
         tuple(

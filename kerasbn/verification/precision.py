@@ -33,18 +33,18 @@ def serving_dtype(dtype: str, precision: Precision = "float32") -> str:
     return "float32" if precision == "float32" and dtype in _CAST else dtype
 
 
+def other_precisions(model: keras.Model, precision: Precision) -> list[str]:
+    """What the layers of a model compute in that are to compute in float32 instead."""
+    return sorted({layer.compute_dtype for layer in _layers_of_other_precisions(model, precision)})
+
+
 @contextlib.contextmanager
 def computing_in(precision: Precision, model: keras.Model) -> Iterator[None]:
     """Let the layers of a model compute in a precision while the context lasts; variables keep their types.
 
     Quantized layers stay as they are.
     """
-    layers = _keras.sublayers(model) if precision == "float32" else []
-    before = [
-        (layer, layer.dtype_policy)
-        for layer in layers
-        if layer.compute_dtype in _CAST and layer.dtype_policy.quantization_mode is None
-    ]
+    before = [(layer, layer.dtype_policy) for layer in _layers_of_other_precisions(model, precision)]
     try:
         for layer, policy in before:
             layer.dtype_policy = _Float32(policy.variable_dtype)
@@ -52,6 +52,11 @@ def computing_in(precision: Precision, model: keras.Model) -> Iterator[None]:
     finally:
         for layer, policy in before:
             layer.dtype_policy = policy
+
+
+def _layers_of_other_precisions(model: keras.Model, precision: Precision) -> list[keras.layers.Layer]:
+    layers = _keras.sublayers(model) if precision == "float32" else []
+    return [layer for layer in layers if layer.compute_dtype in _CAST and layer.dtype_policy.quantization_mode is None]
 
 
 class _Float32(keras.DTypePolicy):  # type: ignore[misc]  # Keras ships no types

@@ -7,7 +7,7 @@ where a table of positions was cut to a length, is given that size.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -23,8 +23,13 @@ _SIZES: Mapping[int, tuple[int, ...]] = {4: (96, 64, 128, 224)}
 _SIZES_ELSE = (16, 24, 8, 32, 4)
 """What to try for an open axis, by the rank of the input: networks that halve images ask for multiples of 32."""
 
-Sizes: TypeAlias = Mapping[tuple[str, int], int]
-"""Sizes of axes that are open, by the input's name and the axis."""
+Axis: TypeAlias = tuple[str, int]
+"""An axis of an input, by that's name and the axis; the batch is the same axis of all inputs."""
+
+_BATCH: Axis = ("", 0)
+
+Sizes: TypeAlias = Mapping[Axis, int]
+"""Sizes of axes that are open."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +95,9 @@ def settled(model: keras.Model, interface: Interface, inputs: Any = None) -> Set
     if not sizes:
         return Settled(interface, (first,), {})
     other, second = _other(batches, sizes, tried)
-    fixed = {key: size for key, size in sizes.items() if other[key] == size}
+    fixed = {
+        (port.name, number): sizes[axis] for port, number, axis in _open_axes(interface) if other[axis] == sizes[axis]
+    }
     return Settled(interface.with_sizes(fixed), (first, second) if second else (first,), fixed)
 
 
@@ -117,11 +124,14 @@ def reference(model: keras.Model, interface: Interface, inputs: Arrays) -> Array
     return dict(zip((port.name for port in interface.outputs), arrays, strict=True))
 
 
-def _open_axes(interface: Interface) -> list[tuple[Port, int]]:
-    return [(port, axis) for port in interface.inputs for axis, size in enumerate(port.shape) if size is None]
+def _open_axes(interface: Interface) -> list[tuple[Port, int, Axis]]:
+    """The inputs with the numbers of their axes that are open, and which these are."""
+    ports = interface.inputs
+    axes = [(port, number) for port in ports for number, size in enumerate(port.shape) if size is None]
+    return [(port, number, (port.name, number) if number else _BATCH) for port, number in axes]
 
 
-def _turns(choices: Mapping[tuple[str, int], tuple[int, ...]]) -> Iterator[Sizes]:
+def _turns(choices: Mapping[Axis, tuple[int, ...]]) -> Iterator[Sizes]:
     """One size for each axis: first different ones for different axes, then the first ones, the second ones ..."""
     yield {key: sizes[number % len(sizes)] for number, (key, sizes) in enumerate(choices.items())}
     for turn in range(max(map(len, choices.values()), default=0)):
@@ -132,17 +142,16 @@ class _Random:
     """Random batches: numbers, or words that the model knows."""
 
     def __init__(self, model: keras.Model, interface: Interface) -> None:
-        self._ports = interface.inputs
+        self._ports, self._open = interface.inputs, _open_axes(interface)
         self._choices = {
-            (port.name, axis): _SIZES.get(len(port.shape), _SIZES_ELSE) if axis else _BATCHES
-            for port, axis in _open_axes(interface)
+            axis: _SIZES.get(len(port.shape), _SIZES_ELSE) if number else _BATCHES for port, number, axis in self._open
         }
         self._words = _words(model) if any(port.dtype == "string" for port in interface.inputs) else []
 
     def first(self) -> Iterator[Sizes]:
         """The sizes to begin with: the first ones that the model runs at."""
         for turn in range(len(_SIZES_ELSE)):
-            yield {key: each[turn % len(each) if key[1] else 0] for key, each in self._choices.items()}
+            yield {axis: each[turn % len(each) if axis[1] else 0] for axis, each in self._choices.items()}
 
     def others(self, first: Sizes) -> Iterator[Sizes]:
         """The same axes, each with another size."""
@@ -151,10 +160,12 @@ class _Random:
     def of(self, sizes: Sizes) -> Arrays:
         """A batch, always the same of the same sizes."""
         generator = np.random.default_rng(sum(sizes.values()))
-        return {port.name: self._array(port, sizes, generator) for port in self._ports}
+        shapes = {port.name: list(port.shape) for port in self._ports}
+        for port, number, axis in self._open:
+            shapes[port.name][number] = sizes[axis]
+        return {port.name: self._array(port, shapes[port.name], generator) for port in self._ports}
 
-    def _array(self, port: Port, sizes: Sizes, generator: np.random.Generator) -> Any:
-        shape = [sizes[port.name, axis] if size is None else size for axis, size in enumerate(port.shape)]
+    def _array(self, port: Port, shape: Sequence[Any], generator: np.random.Generator) -> Any:
         if port.dtype == "string":
             return generator.choice(np.array(self._words, object), size=shape)
         if keras.backend.is_float_dtype(port.dtype):
@@ -168,29 +179,29 @@ class _Given:
 
     def __init__(self, model: keras.Model, interface: Interface, inputs: Any) -> None:
         self._arrays = _fitting(model, interface, inputs)
-        self._open = [(port.name, axis) for port, axis in _open_axes(interface)]
+        self._open = _open_axes(interface)
 
     def first(self) -> Iterator[Sizes]:
         """Their own sizes."""
-        yield {(name, axis): self._arrays[name].shape[axis] for name, axis in self._open}
+        yield {axis: self._arrays[port.name].shape[number] for port, number, axis in self._open}
 
     def others(self, first: Sizes) -> Iterator[Sizes]:
         """The same axes, each with another size: of a batch one example, or three of one."""
         return _turns(
-            {
-                (name, axis): tuple(dict.fromkeys(each for each in (3 * size // 4, size // 2, 2 * size) if each))
-                if axis
-                else (1 if size > 1 else 3,)
-                for (name, axis), size in first.items()
-            }
+            {axis: _other_sizes(size) if axis[1] else (1 if size > 1 else 3,) for axis, size in first.items()}
         )
 
     def of(self, sizes: Sizes) -> Arrays:
         """A batch."""
         arrays = dict(self._arrays)
-        for (name, axis), size in sizes.items():
-            arrays[name] = np.take(arrays[name], np.arange(size) % arrays[name].shape[axis], axis)
+        for port, number, axis in self._open:
+            array = arrays[port.name]
+            arrays[port.name] = np.take(array, np.arange(sizes[axis]) % array.shape[number], number)
         return arrays
+
+
+def _other_sizes(size: int) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(each for each in (3 * size // 4, size // 2, 2 * size) if each))
 
 
 def _fitting(model: keras.Model, interface: Interface, inputs: Any) -> dict[str, Any]:

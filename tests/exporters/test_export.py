@@ -84,6 +84,7 @@ def test_other_precisions_are_served_in_float32(policy, kind, tmp_path):
     report = kerasbn.export(model, tmp_path / FORMATS[kind])
 
     assert report.max_error <= 1e-4
+    assert any("computed in float32" in note for note in report.notes)
     assert [layer.dtype_policy for layer in model.layers] == before
     assert_serves(tmp_path / FORMATS[kind], twin, ["x"], ["y"], batches=(3,))
 
