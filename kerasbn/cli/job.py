@@ -16,7 +16,7 @@ from rich.text import Text
 
 from kerasbn.cli.quiet import tensorflow_imported_quietly
 from kerasbn.errors import OptionError
-from kerasbn.files.formats import format_of
+from kerasbn.files.formats import Layout, format_of
 from kerasbn.files.model_file import check_model_file, load
 from kerasbn.files.sample_file import check_sample_file, load_sample
 from kerasbn.files.staging import check_target, staged
@@ -45,6 +45,7 @@ class Job:
     calibrate: Path | None
     fold: bool | None
     opset: int
+    layout: Layout | None
     dry_run: bool
     as_json: bool
     no_verify: bool
@@ -71,7 +72,7 @@ class Job:
         for sample in filter(None, (self.data, self.calibrate)):
             check_sample_file(sample)
         for output in self.outputs:
-            format_of(output)
+            format_of(output, self.layout)
             check_target(output, overwrite=self.force)
             if self.model.resolve().is_relative_to(output.resolve()):
                 raise OptionError(
@@ -118,12 +119,13 @@ class Job:
             reports = []
             for output, temporary in zip(self.outputs, temporaries, strict=True):
                 with self._step(f"Writing and verifying {output}"):
-                    kind = format_of(output)
+                    kind = format_of(output, self.layout)
                     settings = Settings(
                         fold=kind != "keras" if self.fold is None else self.fold,
                         custom_layers=self.settings["custom_layers"],
                         verify=not self.no_verify,
                         opset=self.opset,
+                        layout=None if output.suffix else self.layout,
                     )
                     reports.append(write_and_verify(result, output, temporary, kind, settings))
             return reports

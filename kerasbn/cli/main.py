@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from kerasbn.errors import KerasBNError, VerificationError, quoted
 from kerasbn.files.config_file import NORMS, load_config
+from kerasbn.files.formats import LAYOUTS
 from kerasbn.options import DEFAULTS, RULE_POSITIONS, choices
 from kerasbn.recipes import BN_X5, BN_X30
 
@@ -136,6 +137,11 @@ _RECIPES = {"bn-x5": BN_X5, "bn-x30": BN_X30}
     help="Fold BN into other layers in what is written.  [default: fold in ONNX and SavedModel, not in .keras]",
 )
 @click.option("--opset", type=click.IntRange(13, 18), default=17, show_default=True, help="The opset of ONNX files.")
+@click.option(
+    "--layout",
+    type=click.Choice(LAYOUTS),
+    help="Write folders as that model server wants them: a SavedModel for TensorFlow Serving, ONNX for Triton.",
+)
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
 @click.option("--no-verify", is_flag=True, help="Skip the checks of what was written.")

@@ -12,11 +12,12 @@ import keras
 
 from kerasbn.errors import KerasBNError, UnsupportedModelError, VerificationError, quoted
 from kerasbn.exporters import keras_file
+from kerasbn.exporters.layouts import complete, place_in
 from kerasbn.exporters.report import ExportReport as ExportReport
 from kerasbn.exporters.report import size_of, versions
 from kerasbn.exporters.served import served
 from kerasbn.exporters.settings import Settings
-from kerasbn.files.formats import Format, checked_format, format_of
+from kerasbn.files.formats import Format, Layout, checked_format, format_of
 from kerasbn.files.staging import staged
 from kerasbn.options import CustomLayers
 from kerasbn.turns import in_turn
@@ -39,6 +40,8 @@ def export(
     precision: Precision = "float32",
     opset: int = 17,
     frozen: bool = False,
+    layout: Layout | None = None,
+    warmup: bool = False,
     overwrite: bool = False,
 ) -> ExportReport:
     """Write a model for serving, and check what was written.
@@ -77,6 +80,11 @@ def export(
         opset: The ONNX opset, from 13 to 18. Defaults to 17.
         frozen: Of a SavedModel, whether its weights are constants of the graph: up to a tenth faster on a CPU, but
             writing it takes many times the memory. Defaults to `False`: variables.
+        layout: How a model server wants it, in a folder at `path`: `"tf_serving"` (a SavedModel as version 1), or
+            `"triton"` (version 1 as ONNX, or as SavedModel if `format` says so, with a `config.pbtxt`). Defaults to
+            `None`: the model alone.
+        warmup: Whether TensorFlow Serving finds requests to warm up with: the batches that are verified. Needs the
+            extra `kerasbn[serving]`. Defaults to `False`.
         overwrite: Whether an existing file or folder may be replaced. Defaults to `False`.
 
     Returns:
@@ -92,7 +100,7 @@ def export(
     if not isinstance(model, keras.Model):
         raise UnsupportedModelError(f"Expected a Keras 3 model to export, got {type(model).__name__}.")
     target = Path(path)
-    kind = format_of(target) if format is None else checked_format(format, target)
+    kind = format_of(target, layout) if format is None else checked_format(format, target)
     settings = Settings(
         fold=fold,
         custom_layers=custom_layers,
@@ -102,6 +110,8 @@ def export(
         precision=precision,
         opset=opset,
         frozen=frozen,
+        layout=layout,
+        warmup=warmup,
     )
     with staged(target, overwrite=overwrite) as temporary:
         return write_and_verify(model, target, temporary, kind, settings)
@@ -118,9 +128,11 @@ def write_and_verify(
     writer = _writer(kind)
     with served(model, fold=settings.fold, custom_layers=settings.custom_layers, example=settings.inputs) as what:
         interface = interface_of(what.whole, settings.names, settings.precision)
-        ready = settled(what.whole, interface, settings.inputs) if settings.verify else Settled(interface, (), {})
+        tried = settings.verify or settings.warmup
+        ready = settled(what.whole, interface, settings.inputs) if tried else Settled(interface, (), {})
+        place = place_in(temporary, settings.layout, kind)
         try:
-            nodes = writer.write(what.model, ready.interface, temporary, settings)
+            nodes = writer.write(what.model, ready.interface, place, settings)
         except (KerasBNError, OSError):
             raise
         except Exception as error:
@@ -130,12 +142,13 @@ def write_and_verify(
         max_error = None
         if settings.verify:
             try:
-                run = writer.runner(temporary, what.model, ready.interface)
+                run = writer.runner(place, what.model, ready.interface)
             except Exception as error:
                 raise VerificationError(
                     f"{target} cannot be loaded again: {quoted(error)}. Nothing was kept."
                 ) from error
             max_error = check_parity(what.whole, ready.interface, run, str(target), ready.samples)
+        complete(temporary, settings.layout, kind, ready.interface, ready.samples if settings.warmup else ())
     return ExportReport(
         path=target,
         format=kind,

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from kerasbn.errors import OptionError
-from kerasbn.files.formats import Format
+from kerasbn.exporters.layouts import check_warmup
+from kerasbn.files.formats import Format, Layout, check_layout
 from kerasbn.options import CustomLayers
 from kerasbn.verification.precision import Precision, check_precision
 
@@ -27,6 +28,8 @@ class Settings:
     precision: Precision = "float32"
     opset: int = 17
     frozen: bool = False
+    layout: Layout | None = None
+    warmup: bool = False
 
     def check(self, kind: Format) -> None:
         """Refuse what is not valid, or has no meaning for a format.
@@ -41,3 +44,7 @@ class Settings:
             raise OptionError("Option names is for serving formats: a .keras file has the names of the model's layers.")
         if kind != "saved_model" and self.frozen:
             raise OptionError(f"Option frozen is for SavedModels, the format is {kind!r}.")
+        if self.layout is not None:
+            check_layout(self.layout, kind)
+        if self.warmup:
+            check_warmup(self.layout)

@@ -2,28 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from kerasbn.errors import OptionError
 
 Format = Literal["onnx", "saved_model", "keras"]
 
+Layout = Literal["tf_serving", "triton"]
+"""The model servers that want a folder of their own making."""
+
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+
+_OF_LAYOUT: Mapping[Layout, tuple[Format, ...]] = {
+    "tf_serving": ("saved_model",),
+    "triton": ("onnx", "saved_model"),
+}
+"""The formats that each takes, the default first."""
+
 _BY_SUFFIX: dict[str, Format] = {".onnx": "onnx", ".keras": "keras", "": "saved_model"}
 
 
-def format_of(path: Path) -> Format:
-    """The format that a path's suffix stands for.
+def format_of(path: Path, layout: Layout | None = None) -> Format:
+    """The format that a path's suffix stands for, or a layout where the path is a folder's.
 
     Raises:
-        OptionError: for a suffix that stands for none.
+        OptionError: for a suffix that stands for none, and a layout that there is none of.
     """
+    if layout is not None and not path.suffix:
+        return _formats_of(layout)[0]
     if path.suffix not in _BY_SUFFIX:
         raise OptionError(
             f"Cannot tell the format of {str(path)!r} from its suffix {path.suffix!r}: use .onnx, .keras, or no suffix "
             "for the folder of a SavedModel."
         )
     return _BY_SUFFIX[path.suffix]
+
+
+def check_layout(layout: Layout, kind: Format) -> None:
+    """Refuse a format that a model server does not take.
+
+    Raises:
+        OptionError: for such a format, and a layout that there is none of.
+    """
+    if kind not in (formats := _formats_of(layout)):
+        known = " or ".join(map(repr, formats))
+        raise OptionError(f"Option layout is {layout!r}, which takes the format {known}, not {kind!r}.")
+
+
+def _formats_of(layout: Layout) -> tuple[Format, ...]:
+    if layout not in _OF_LAYOUT:
+        raise OptionError(f"Option layout is {layout!r}; it must be {' or '.join(map(repr, LAYOUTS))}, or None.")
+    return _OF_LAYOUT[layout]
 
 
 def checked_format(name: str, path: Path) -> Format:

@@ -39,7 +39,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
 
     Raises:
         ModelFileError: if it exists and may not be replaced, or its folder does not exist. A folder
-            is replaced only if it holds a SavedModel.
+            is replaced only if it holds a SavedModel, or one version for a model server.
     """
     if path.name in ("", ".."):
         raise ModelFileError(f"Cannot write {str(path)!r}: it is no name of a file or folder.")
@@ -51,11 +51,18 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         raise ModelFileError(
             f"{str(path)!r} exists already. Choose another path, or pass overwrite=True (--force on the command line)."
         )
-    if path.is_dir() and any(path.iterdir()) and not (path / "saved_model.pb").is_file():
+    if path.is_dir() and not _holds_a_model(path):
         raise ModelFileError(
-            f"{str(path)!r} is a folder that holds something other than a SavedModel; it is not overwritten. Choose "
-            "another path."
+            f"{str(path)!r} is a folder that holds something other than a SavedModel or one version for a model "
+            "server; it is not overwritten. Choose another path."
         )
+
+
+def _holds_a_model(folder: Path) -> bool:
+    """Whether a folder, unless it is empty, is what an export wrote."""
+    names = {each.name for each in folder.iterdir()}
+    served = {"config.pbtxt"} & names or (folder / "1" / "saved_model.pb").is_file()
+    return not names or "saved_model.pb" in names or bool(served and names <= {"1", "config.pbtxt"})
 
 
 def _move(source: Path, target: Path) -> None:

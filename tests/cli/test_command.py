@@ -349,6 +349,19 @@ def test_folding(options, output, folded, command, folder, tmp_path):
         assert ("a_bn" in names(keras.models.load_model(tmp_path / output))) == (folded == 0)
 
 
+# A layout, and the model's place in the folder.
+LAYOUTS = {"tf_serving": "1/saved_model.pb", "triton": "1/model.onnx"}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(layout, command, tmp_path):
+    copy, served = tmp_path / "copy.keras", tmp_path / "served"
+    status, out, _ = command("m.keras", "-o", copy, "-o", served, "--layout", layout, "--json")
+    assert (status, [each["format"] for each in json.loads(out)["outputs"]][0]) == (0, "keras")
+    assert copy.is_file()
+    assert (served / LAYOUTS[layout]).is_file()
+
+
 def test_json_of_a_dry_run(command):
     status, out, _ = command("m.keras", "--json", "--dry-run")
     assert status == 0
