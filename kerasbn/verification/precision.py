@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal, get_args
 
 import keras
@@ -44,10 +44,24 @@ def computing_in(precision: Precision, model: keras.Model) -> Iterator[None]:
 
     Quantized layers stay as they are.
     """
-    before = [(layer, layer.dtype_policy) for layer in _layers_of_other_precisions(model, precision)]
+    with _computing("float32", _layers_of_other_precisions(model, precision)):
+        yield
+
+
+@contextlib.contextmanager
+def computing_exactly(model: keras.Model) -> Iterator[None]:
+    """Let all layers of a model that compute in floating types compute in float64, as `computing_in` does."""
+    layers = _keras.sublayers(model)
+    with _computing("float64", [layer for layer in layers if keras.backend.is_float_dtype(layer.compute_dtype)]):
+        yield
+
+
+@contextlib.contextmanager
+def _computing(dtype: str, layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
+    before = [(layer, layer.dtype_policy) for layer in layers if layer.dtype_policy.quantization_mode is None]
     try:
         for layer, policy in before:
-            layer.dtype_policy = _Float32(policy.variable_dtype)
+            layer.dtype_policy = _Computing(dtype, policy.variable_dtype)
         yield
     finally:
         for layer, policy in before:
@@ -59,11 +73,11 @@ def _layers_of_other_precisions(model: keras.Model, precision: Precision) -> lis
     return [layer for layer in layers if layer.compute_dtype in _CAST and layer.dtype_policy.quantization_mode is None]
 
 
-class _Float32(keras.DTypePolicy):  # type: ignore[misc]  # Keras ships no types
-    """Computes in float32 with variables of a given type, a pair that Keras has no name for."""
+class _Computing(keras.DTypePolicy):  # type: ignore[misc]  # Keras ships no types
+    """Computes in one type with variables of another, a pair that Keras may have no name for."""
 
-    def __init__(self, variable_dtype: str) -> None:
-        super().__init__("float32")
+    def __init__(self, dtype: str, variable_dtype: str) -> None:
+        super().__init__(dtype)
         self._given = variable_dtype
 
     @property

@@ -16,7 +16,7 @@ import numpy as np
 from kerasbn import _keras
 from kerasbn.errors import OptionError, quoted
 from kerasbn.verification.interface import Arrays, Interface, Port, input_tensors, pack_inputs
-from kerasbn.verification.precision import computing_in
+from kerasbn.verification.precision import computing_exactly, computing_in
 
 _BATCHES = (1, 3)
 _SIZES: Mapping[int, tuple[int, ...]] = {4: (96, 64, 128, 224)}
@@ -117,8 +117,23 @@ def _other(
 
 def reference(model: keras.Model, interface: Interface, inputs: Arrays) -> Arrays:
     """The Keras model's outputs, in inference mode and as it is served; its state stays as it is."""
+    with computing_in(interface.precision, model):
+        return _outputs(model, interface, inputs)
+
+
+def exact_reference(model: keras.Model, interface: Interface, inputs: Arrays) -> Arrays | None:
+    """The same in float64, `None` for a model that cannot be computed so."""
+    wide = {name: array.astype("float64") if array.dtype.kind == "f" else array for name, array in inputs.items()}
+    try:
+        with computing_exactly(model):
+            return _outputs(model, interface, wide)
+    except Exception:  # whatever a layer raises that insists on its own type
+        return None
+
+
+def _outputs(model: keras.Model, interface: Interface, inputs: Arrays) -> Arrays:
     flat = [inputs[port.name] for port in interface.inputs]
-    with keras.StatelessScope(), computing_in(interface.precision, model):
+    with keras.StatelessScope():
         outputs = model(pack_inputs(model, flat), training=False)
     arrays = [keras.ops.convert_to_numpy(output) for output in keras.tree.flatten(outputs)]
     return dict(zip((port.name for port in interface.outputs), arrays, strict=True))

@@ -357,7 +357,7 @@ LAYOUTS = {"tf_serving": "1/saved_model.pb", "triton": "1/model.onnx"}
 def test_layouts(layout, command, tmp_path):
     copy, served = tmp_path / "copy.keras", tmp_path / "served"
     status, out, _ = command("m.keras", "-o", copy, "-o", served, "--layout", layout, "--json")
-    assert (status, [each["format"] for each in json.loads(out)["outputs"]][0]) == (0, "keras")
+    assert (status, len(json.loads(out)["outputs"])) == (0, 2)
     assert copy.is_file()
     assert (served / LAYOUTS[layout]).is_file()
 
