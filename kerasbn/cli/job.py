@@ -16,7 +16,7 @@ from rich.text import Text
 
 from kerasbn.cli.quiet import tensorflow_imported_quietly
 from kerasbn.errors import OptionError
-from kerasbn.files.formats import Layout, format_of
+from kerasbn.files.formats import Layout, companions_of, format_of
 from kerasbn.files.model_file import check_model_file, load
 from kerasbn.files.sample_file import check_sample_file, load_sample
 from kerasbn.files.staging import check_target, staged
@@ -72,8 +72,8 @@ class Job:
         for sample in filter(None, (self.data, self.calibrate)):
             check_sample_file(sample)
         for output in self.outputs:
-            format_of(output, self.layout)
-            check_target(output, overwrite=self.force)
+            kind = format_of(output, self.layout)
+            check_target(output, overwrite=self.force, companions=companions_of(kind, output))
             if self.model.resolve().is_relative_to(output.resolve()):
                 raise OptionError(
                     f"Output {str(output)!r} is the model itself, or the folder that it lies in; the model is never "
@@ -115,11 +115,14 @@ class Job:
             with self._step(f"Calibrating on {self.calibrate}"):
                 calibrate(result, population)
         with contextlib.ExitStack() as stack:
-            temporaries = [stack.enter_context(staged(output, overwrite=self.force)) for output in self.outputs]
+            kinds = [format_of(output, self.layout) for output in self.outputs]
+            temporaries = [
+                stack.enter_context(staged(output, overwrite=self.force, companions=companions_of(kind, output)))
+                for output, kind in zip(self.outputs, kinds, strict=True)
+            ]
             reports = []
-            for output, temporary in zip(self.outputs, temporaries, strict=True):
+            for output, kind, temporary in zip(self.outputs, kinds, temporaries, strict=True):
                 with self._step(f"Writing and verifying {output}"):
-                    kind = format_of(output, self.layout)
                     settings = Settings(
                         fold=kind != "keras" if self.fold is None else self.fold,
                         custom_layers=self.settings["custom_layers"],

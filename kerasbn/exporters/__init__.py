@@ -17,7 +17,7 @@ from kerasbn.exporters.report import ExportReport as ExportReport
 from kerasbn.exporters.report import size_of, versions
 from kerasbn.exporters.served import served
 from kerasbn.exporters.settings import Settings
-from kerasbn.files.formats import Format, Layout, checked_format, format_of
+from kerasbn.files.formats import Format, Layout, checked_format, companions_of, format_of
 from kerasbn.files.staging import staged
 from kerasbn.options import CustomLayers
 from kerasbn.turns import in_turn
@@ -113,7 +113,7 @@ def export(
         layout=layout,
         warmup=warmup,
     )
-    with staged(target, overwrite=overwrite) as temporary:
+    with staged(target, overwrite=overwrite, companions=companions_of(kind, target)) as temporary:
         return write_and_verify(model, target, temporary, kind, settings)
 
 
@@ -121,7 +121,7 @@ def export(
 def write_and_verify(
     model: keras.Model, target: Path, temporary: Path, kind: Format, settings: Settings
 ) -> ExportReport:
-    """Write a model to `temporary`, which will be moved to `target`. Errors as in `export`."""
+    """Write a model to `temporary`, of the name of `target` where it will be moved to. Errors as in `export`."""
     started = time.perf_counter()
     settings.check(kind)
     _check_backend(kind, target)
@@ -152,7 +152,7 @@ def write_and_verify(
     return ExportReport(
         path=target,
         format=kind,
-        bytes=size_of(temporary),
+        bytes=sum(size_of(each) for each in (temporary, *companions_of(kind, temporary)) if each.exists()),
         seconds=time.perf_counter() - started,
         nodes=nodes,
         folded=what.folded,

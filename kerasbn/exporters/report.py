@@ -15,7 +15,7 @@ class ExportReport:
     Attributes:
         path: Where.
         format: `"onnx"`, `"saved_model"` or `"keras"`.
-        bytes: The size of the file, or of all files of the folder.
+        bytes: The size of the file and what belongs to it beside it, or of all files of the folder.
         seconds: How long it took, verification included.
         nodes: The number of nodes of the graph; of layers in a `.keras` file.
         folded: How many calls of batch normalization were folded into other layers.

@@ -69,3 +69,8 @@ def checked_format(name: str, path: Path) -> Format:
         if name == known:
             return known
     raise OptionError(f"Option format is {name!r}; it must be one of {', '.join(map(repr, _BY_SUFFIX.values()))}.")
+
+
+def companions_of(kind: Format, path: Path) -> tuple[Path, ...]:
+    """The files beside the one at `path` that a format may have: ONNX the weights, where they are large."""
+    return (path.with_name(f"{path.name}.data"),) if kind == "onnx" else ()

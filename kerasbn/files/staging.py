@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
-import uuid
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,32 +12,39 @@ from kerasbn.errors import ModelFileError
 
 
 @contextmanager
-def staged(path: Path, *, overwrite: bool) -> Iterator[Path]:
+def staged(path: Path, *, overwrite: bool, companions: Sequence[Path] = ()) -> Iterator[Path]:
     """A path to write to, moved to `path` when the context ends well and deleted when it does not.
+
+    It has the name of `path`, in a folder of its own: files beside it that have the names of `companions` are moved
+    as well, all else there is deleted.
 
     Args:
         path: The file or folder to make.
-        overwrite: Whether an existing one may be replaced.
+        overwrite: Whether existing ones may be replaced.
+        companions: Files beside `path` that may belong to it. Old ones go where there are no new ones.
 
     Raises:
-        ModelFileError: if `path` exists and may not be replaced, or cannot be written.
+        ModelFileError: if `path` or a companion exists and may not be replaced, or cannot be written.
     """
-    check_target(path, overwrite=overwrite)
-    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}")
+    check_target(path, overwrite=overwrite, companions=companions)
     try:
-        yield temporary
-        _move(temporary, path)
+        with tempfile.TemporaryDirectory(
+            prefix=f".{path.stem}-", dir=path.parent, ignore_cleanup_errors=True
+        ) as temporary:
+            new, old = Path(temporary) / "new", Path(temporary) / "old"
+            new.mkdir()
+            old.mkdir()
+            yield new / path.name
+            _move(new, old, path, companions)
     except OSError as error:
         raise ModelFileError(f"Cannot write {str(path)!r}: {error.strerror or error}.") from error
-    finally:
-        _delete(temporary)
 
 
-def check_target(path: Path, *, overwrite: bool) -> None:
+def check_target(path: Path, *, overwrite: bool, companions: Sequence[Path] = ()) -> None:
     """Refuse a target that cannot be written, before any work is done.
 
     Raises:
-        ModelFileError: if it exists and may not be replaced, or its folder does not exist. A folder
+        ModelFileError: if it or a companion exists and may not be replaced, or its folder does not exist. A folder
             is replaced only if it holds a SavedModel, or one version for a model server.
     """
     if path.name in ("", ".."):
@@ -47,15 +53,17 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         raise ModelFileError(
             f"Cannot write {str(path)!r}: the folder {str(path.parent)!r} does not exist. Make it first."
         )
-    if os.path.lexists(path) and not overwrite:
-        raise ModelFileError(
-            f"{str(path)!r} exists already. Choose another path, or pass overwrite=True (--force on the command line)."
-        )
-    if path.is_dir() and not _holds_a_model(path):
-        raise ModelFileError(
-            f"{str(path)!r} is a folder that holds something other than a SavedModel or one version for a model "
-            "server; it is not overwritten. Choose another path."
-        )
+    for each in (path, *companions):
+        if os.path.lexists(each) and not overwrite:
+            raise ModelFileError(
+                f"{str(each)!r} exists already. Choose another path, or pass overwrite=True (--force on the command "
+                "line)."
+            )
+        if each.is_dir() and not (each == path and _holds_a_model(each)):
+            raise ModelFileError(
+                f"{str(each)!r} is a folder that holds something other than a SavedModel or one version for a model "
+                "server; it is not overwritten. Choose another path."
+            )
 
 
 def _holds_a_model(folder: Path) -> bool:
@@ -65,23 +73,25 @@ def _holds_a_model(folder: Path) -> bool:
     return not names or "saved_model.pb" in names or bool(served and names <= {"1", "config.pbtxt"})
 
 
-def _move(source: Path, target: Path) -> None:
-    if not target.is_dir() or target.is_symlink():
-        os.replace(source, target)
+def _move(new: Path, old: Path, path: Path, companions: Sequence[Path]) -> None:
+    """Move what was written into place: in one step where that can be, else the old ones step aside first.
+
+    No folder can replace another in one step everywhere, nor several files several. Where `path` is, it is whole: it
+    goes first and comes last.
+    """
+    written = [each for each in companions if os.path.lexists(new / each.name)]
+    replaced = [each for each in (path, *companions) if os.path.lexists(each)]
+    if not written and replaced in ([], [path]) and (path.is_symlink() or not path.is_dir()):
+        os.replace(new / path.name, path)
         return
-    # No folder can replace another in one step everywhere: the old one steps aside first.
-    aside = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}-old")
-    os.replace(target, aside)
+    moves = [(each, old / each.name) for each in replaced] + [(new / each.name, each) for each in (*written, path)]
+    begun = []
     try:
-        os.replace(source, target)
+        for move in moves:
+            begun.append(move)
+            os.replace(*move)
     except BaseException:
-        os.replace(aside, target)
+        for source, target in reversed(begun):
+            if os.path.lexists(target) and not os.path.lexists(source):
+                os.replace(target, source)
         raise
-    _delete(aside)
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from kerasbn import OptionError
-from kerasbn.files.formats import checked_format, format_of
+from kerasbn.files.formats import checked_format, companions_of, format_of
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,8 @@ def test_by_name(name):
 def test_a_name_of_nothing(name, path):
     with pytest.raises(OptionError, match="Option format"):
         checked_format(name, Path(path))
+
+
+@pytest.mark.parametrize(("kind", "name", "expected"), [("onnx", "a.b.onnx", ["a.b.onnx.data"]), ("keras", "m", [])])
+def test_companions(kind, name, expected):
+    assert companions_of(kind, Path("folder") / name) == tuple(Path("folder") / each for each in expected)

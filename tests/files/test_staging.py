@@ -104,12 +104,80 @@ def test_a_link_is_replaced_not_followed(tmp_path):
 
 
 def test_the_temporary_is_hidden_beside_the_target(tmp_path):
-    """In one file system with it; and Keras asks for its own suffix."""
+    """In one file system with it, and of its name, by which files of one model know each other."""
     with staged(tmp_path / "model.keras", overwrite=False) as temporary:
-        assert temporary.parent == tmp_path
-        assert temporary.name.startswith(".")
-        assert temporary.suffix == ".keras"
+        (hidden,) = tmp_path.iterdir()
+        assert hidden.name.startswith(".model-")
+        assert temporary.is_relative_to(hidden)
+        assert temporary.name == "model.keras"
         temporary.write_text("new")
+
+
+def _stage_files(folder, names, *, overwrite=True):
+    """Write files of these names; the target is `m`, its companions are `a` and `b`."""
+    with staged(folder / "m", overwrite=overwrite, companions=[folder / "a", folder / "b"]) as temporary:
+        for name in names:
+            temporary.with_name(name).write_text("new")
+
+
+@pytest.mark.parametrize("new", ["m", "ma", "mab", "mz"])
+@pytest.mark.parametrize("old", ["", "m", "a", "ma", "mab", "z"])
+def test_companions_come_and_go_with_the_target(old, new, tmp_path):
+    for name in old:
+        (tmp_path / name).write_text("old")
+    _stage_files(tmp_path, new)
+    stays = {"z": "old"} if "z" in old else {}  # no companion, neither there nor among what was written
+    assert _tree(tmp_path) == stays | {name: "new" for name in new if name != "z"}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), PermissionError(13, "Permission denied")])
+@pytest.mark.parametrize(("old", "move"), [(old, move) for old in ("", "m", "ma") for move in range(len(old) + 2)])
+def test_failure_while_companions_are_moved(old, move, error, tmp_path, monkeypatch):
+    for name in old:
+        (tmp_path / name).write_text("old")
+    replace, calls = os.replace, []
+
+    def failing(source, target):
+        calls.append(target)
+        if len(calls) == move + 1:
+            raise error
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(ModelFileError if isinstance(error, OSError) else type(error)):
+        _stage_files(tmp_path, "ma")
+    assert _tree(tmp_path) == dict.fromkeys(old, "old")
+
+
+def test_the_target_goes_first_and_comes_last(tmp_path, monkeypatch):
+    """A killed run leaves no target beside the companion of another."""
+    for name in "ma":
+        (tmp_path / name).write_text("old")
+    replace, seen = os.replace, []
+
+    def seeing(source, target):
+        replace(source, target)
+        seen.append({name: text for name, text in _tree(tmp_path).items() if name in ("m", "a")})
+
+    monkeypatch.setattr(os, "replace", seeing)
+    _stage_files(tmp_path, "ma")
+    assert seen == [{"a": "old"}, {}, {"a": "new"}, {"a": "new", "m": "new"}]
+
+
+def test_companions_without_a_target_are_an_error(tmp_path):
+    (tmp_path / "m").write_text("old")
+    with pytest.raises(ModelFileError, match="No such file"):
+        _stage_files(tmp_path, "a")
+    assert _tree(tmp_path) == {"m": "old"}
+
+
+@pytest.mark.parametrize(("kind", "overwrite", "message"), [("file", False, "exists"), ("folder", True, "is a folder")])
+def test_a_companion_in_the_way(kind, overwrite, message, tmp_path):
+    _write(tmp_path / "b", kind, "old")
+    before = _tree(tmp_path)
+    with pytest.raises(ModelFileError, match=message):
+        _stage_files(tmp_path, "m", overwrite=overwrite)
+    assert _tree(tmp_path) == before
 
 
 # A target, whether it may be overwritten, and a part of the message.
