@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 LOWEST := .venv-lowest
 TORCH := .venv-torch
+WEB := examples/serving/browser
 
 # The tests of what depends on the backend most, in few minutes; `make test-jax` runs all.
 BACKEND_TESTS := $(addprefix tests/,compilation graph serializable statistics test_conversions.py test_copies.py \
@@ -26,7 +27,7 @@ NO_PYTHON := kerasbn needs Python 3.11, 3.12 or 3.13 with its venv module, as Ke
 	none found among: $(PYTHON). Choose one with: make PYTHON=/path/to/python3.12
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types unit unit-jax test-slow test-lowest test-jax test-torch mutants bench reproduce clean
+.PHONY: help demo test lint types unit web unit-jax test-slow test-lowest test-jax test-torch mutants bench reproduce clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -44,8 +45,12 @@ lint: $(INSTALLED) ## Style, format and layers of imports
 types: $(INSTALLED) ## Types
 	@$(BIN)/mypy
 
-unit: $(INSTALLED) ## Tests, but for the slow ones
+unit: $(INSTALLED) web ## Tests, but for the slow ones
 	@$(BIN)/pytest -n 2
+
+web: ## What the tests in JavaScript need, where there is Node
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(WEB)/node_modules/.installed; \
+	else echo 'No Node here: the tests in JavaScript are skipped'; fi
 
 unit-jax: $(INSTALLED) ## Tests of what depends on the backend, under JAX
 	@KERAS_BACKEND=jax $(BIN)/pytest -n 2 $(BACKEND_TESTS)
@@ -93,4 +98,8 @@ $(BIN)/pip:
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing kerasbn and its tools into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(WEB)/node_modules/.installed: $(WEB)/package.json
+	@npm install --prefix $(WEB) --silent --no-audit --no-fund --no-package-lock
 	@touch $@

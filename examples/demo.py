@@ -164,6 +164,7 @@ def main() -> None:
     with_bn = train(model, data)
     model.save(trained)
 
+    np.save(OUTPUT / "digits.npy", data.test_x[:10])
     command(trained, "--position", "none", "-o", onnx, "-o", OUTPUT / "digits_saved_model", "--force")
     print_outcomes(without, with_bn, accuracy_in_onnxruntime(onnx, data))
     print_files()

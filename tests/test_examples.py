@@ -1,20 +1,27 @@
 """The examples run, and do what they say."""
 
 import collections
+import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 
+import kerasbn
+from tests.helpers import randomize
+
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 
 
 def run(name, *arguments):
-    command = [sys.executable, EXAMPLES / name, *arguments]
+    program = {".py": sys.executable, ".mjs": "node"}[pathlib.Path(name).suffix]
+    command = [program, EXAMPLES / name, *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
@@ -62,3 +69,29 @@ def test_the_loss_does_not_count_padding(speech):
         assert len(counted) < len(row)
         losses = [speech.keras.losses.ctc(label[np.newaxis], each[np.newaxis]) for each in (row, counted)]
         np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+# A program, the export that it serves, and the file of examples.
+SERVING = {
+    "with_onnxruntime.py": ("digits.onnx", "digits.npy"),
+    "with_tensorflow.py": ("digits", "digits.npy"),
+    "browser/node.mjs": ("digits.onnx", "digits.json"),
+}
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("program", SERVING)
+def test_serving(program, tmp_path):
+    if program.endswith(".mjs") and not (shutil.which("node") and (EXAMPLES / "serving/browser/node_modules").is_dir()):
+        pytest.skip("needs Node, and onnxruntime-web: make web")
+    export, examples = SERVING[program]
+    layers = [keras.layers.Dense(20), keras.layers.BatchNormalization(), keras.layers.Dense(10, "softmax")]
+    model = randomize(keras.Sequential([keras.Input((64,), name="pixels"), *layers]))
+    images = np.random.default_rng(0).normal(0, 30, size=(20, 64)).astype("float32")
+    np.save(tmp_path / "digits.npy", images)
+    (tmp_path / "digits.json").write_text(json.dumps(images.tolist()))
+    kerasbn.export(model, tmp_path / export)
+    shown = run(f"serving/{program}", tmp_path / export, tmp_path / examples)
+    expected = model.predict(images, verbose=0).argmax(axis=-1)
+    assert [int(line) for line in shown.split()] == expected.tolist()
+    assert len(set(expected)) > 1
