@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kerasbn.errors import quoted
 from kerasbn.exporters.inference import frozen, trace
 from kerasbn.exporters.settings import Settings
 from kerasbn.verification.interface import Arrays, Interface
@@ -22,6 +24,7 @@ def write(model: keras.Model, interface: Interface, path: Path, settings: Settin
 
     Raises:
         UnsupportedModelError: if the model cannot be traced, or not be frozen.
+        OSError: if the folder cannot be written.
     """
     traced = trace(model, interface)
     function = frozen(traced) if settings.frozen else traced.function
@@ -37,7 +40,10 @@ def write(model: keras.Model, interface: Interface, path: Path, settings: Settin
     signature = module.serve.get_concrete_function(*specs)
     # Gradients of one's own, as silu has them, would have to be traced and stored as well.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    tf.saved_model.save(module, str(path), signatures={"serving_default": signature}, options=options)
+    try:
+        tf.saved_model.save(module, str(path), signatures={"serving_default": signature}, options=options)
+    except tf.errors.OpError as error:  # as TensorFlow calls a full disk
+        raise OSError(errno.EIO, quoted(error)) from error
     return len(function.graph.as_graph_def().node)
 
 

@@ -1,8 +1,11 @@
 """What cannot be exported is refused by name, and what fails leaves nothing behind."""
 
+import pathlib
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 import kerasbn
@@ -220,6 +223,21 @@ def test_a_failure_leaves_nothing_but_the_old_file(case, kind, tmp_path, monkeyp
     assert _content(tmp_path) == before
     assert not list(new.iterdir())
     assert len(list(old.iterdir())) == 1
+
+
+def test_a_full_disk_as_tensorflow_tells_it(tmp_path, monkeypatch):
+    full = tf.errors.ResourceExhaustedError(None, None, "variables.data; No space left on device")
+    monkeypatch.setattr(tf.saved_model, "save", _raising(full))
+    with pytest.raises(ModelFileError, match=r"Cannot write '.*model': .*No space left on device"):
+        kerasbn.export(_model(), tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self").is_dir(), reason="needs a folder that nobody can write to")
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_folder_that_cannot_be_written_to(kind):
+    with pytest.raises(ModelFileError, match="Cannot write '/proc/model"):
+        kerasbn.export(_model(), pathlib.Path("/proc") / FORMATS[kind])
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -1,6 +1,9 @@
 """A target is the old one or the new one, never half."""
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -217,3 +220,31 @@ def test_welcome(target, overwrite, tmp_path):
     (tmp_path / "empty").mkdir()
     _write(tmp_path / "saved", "folder", "saved")
     check_target(tmp_path / target, overwrite=overwrite)
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from kerasbn.files.staging import staged
+
+kind, target, companion = sys.argv[1], *map(pathlib.Path, sys.argv[2:])
+with staged(target, overwrite=True, companions=[companion]) as temporary:
+    if kind == "folder":
+        temporary.mkdir()
+        temporary = temporary / "saved_model.pb"
+    temporary.write_text("half")
+    (temporary.parent / companion.name).write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs a signal that cannot be caught")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_writer_that_is_killed_leaves_the_old_one(kind, tmp_path):
+    target, companion = tmp_path / "target", tmp_path / "target.data"
+    _write(target, kind, "old")
+    companion.write_text("old")
+    before = _tree(tmp_path)
+    done = subprocess.run([sys.executable, "-c", KILLED, kind, target, companion], check=False)
+    assert done.returncode == -signal.SIGKILL
+    left = {name: content for name, content in _tree(tmp_path).items() if not name.startswith(".target-")}
+    assert left == before
