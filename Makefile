@@ -11,8 +11,8 @@ TORCH := .venv-torch
 WEB := examples/serving/browser
 
 # The tests of what depends on the backend most, in few minutes; `make test-jax` runs all.
-BACKEND_TESTS := $(addprefix tests/,compilation graph serializable statistics test_conversions.py test_copies.py \
-	test_nested.py test_wrappers.py)
+BACKEND_TESTS := $(addprefix tests/,compilation exporters/test_other_backends.py graph serializable statistics \
+	test_conversions.py test_copies.py test_nested.py test_wrappers.py)
 
 # Of make mutants: which code, see tools/mutants.py, and how many changes of it.
 PART ?= folding

@@ -9,6 +9,8 @@ import kerasbn
 from tests.exporters.cases import FORMATS, assert_close, run_onnx, run_saved_model
 from tests.helpers import inference, randomize
 
+pytestmark = pytest.mark.tensorflow
+
 X = np.random.default_rng(0).normal(size=(8, 5)).astype("float32")
 
 
