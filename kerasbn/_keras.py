@@ -119,6 +119,21 @@ def is_constructed_from_graph(kind: type[keras.Model]) -> bool:
     return "layers" in parameters and named
 
 
+def took_a_batch(model: Any) -> bool:
+    """Whether a Sequential was given no input, so that it took the shape of the first batch, size included.
+
+    Where a layer keeps states between batches, the size is that of these.
+    """
+    if not (isinstance(model, keras.Sequential) and isinstance(model._layers[0], keras.layers.InputLayer)):
+        return False
+    if any(getattr(layer, "stateful", False) for layer in sublayers(model)):
+        return False
+    arguments = model._layers[0]._auto_config.config  # those that its constructor was called with
+    made_by_build = {"batch_shape", "dtype"}
+    given = {name for name, value in arguments.items() if value is not None and value is not False}
+    return given == made_by_build
+
+
 def functional_of(model: keras.Model) -> Functional | None:
     """The graph that Keras keeps for a Sequential or Functional model, `None` where it has none.
 

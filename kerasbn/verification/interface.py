@@ -85,9 +85,14 @@ def interface_of(
         raise OptionError(
             f"Option names calls more than one input or output {twice[0]!r}. Give each its own, none an empty one."
         )
+    took_a_batch = _keras.took_a_batch(model)  # whose size says nothing
     inputs, outputs = (
         tuple(
-            Port(names.get(name, name), tuple(tensor.shape), serving_dtype(tensor.dtype, precision))
+            Port(
+                names.get(name, name),
+                (None, *tensor.shape[1:]) if took_a_batch else tuple(tensor.shape),
+                serving_dtype(tensor.dtype, precision),
+            )
             for name, tensor in side.items()
         )
         for side in sides

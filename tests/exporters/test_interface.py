@@ -65,6 +65,12 @@ def _halved_and_doubled():
     return randomize(keras.Model(inputs, layers.Conv2D(1, 1, name="y")(layers.Concatenate()([x, inputs]))))
 
 
+def _built_by_a_call(*chain, stateful=False):
+    model = keras.Sequential([*chain, layers.LSTM(3, stateful=stateful), layers.Dense(2)])
+    model(np.zeros((5, 7, 4), "float32"))
+    return model
+
+
 # A model, and its inputs' shapes in the file.
 AXES = {
     "any length": (_tokens, {"tokens": (None, None)}),
@@ -74,12 +80,22 @@ AXES = {
     "one of two lengths": (_half_fixed, {"fixed": (None, 16, 4), "free": (None, None, 4)}),
     "multiples of 32": (_halved_and_doubled, {"x": (None, None, None, 1)}),
     "a fixed batch": (CASES["fixed batch"][0], {"x": (4, 6)}),
+    "a fixed batch of a Sequential": (
+        lambda: keras.Sequential([keras.Input(batch_shape=(5, 7), name="x"), layers.Dense(2)]),
+        {"x": (5, 7)},
+    ),
+    "a Sequential built by a call": (lambda: _built_by_a_call(), {"input_layer": (None, 7, 4)}),
+    "a Sequential built by a call, of one batch": (
+        lambda: _built_by_a_call(stateful=True),
+        {"input_layer": (5, 7, 4)},
+    ),
 }
 
 
 @pytest.mark.parametrize("case", AXES)
 def test_an_axis_is_open_if_the_model_runs_at_two_sizes_of_it(case):
     build, shapes = AXES[case]
+    keras.backend.clear_session()  # of the names that Keras counts up
     model = build()
     if shapes is None:
         with pytest.raises(OptionError, match="Pass inputs="):
