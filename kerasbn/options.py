@@ -56,6 +56,8 @@ class Options(TypedDict, total=False):
     """Whether a layer called k times gets k normalizations or one."""
     fold: bool
     """Whether batch normalization is folded away instead of inserted."""
+    merge_branches: bool
+    """Whether, with fold, parallel linear branches become one layer."""
     copy: bool
     """Whether the result owns copies of all weights."""
 
@@ -78,6 +80,7 @@ DEFAULTS: Options = {
     "preserve": True,
     "shared": "auto",
     "fold": False,
+    "merge_branches": True,
     "copy": True,
 }
 

@@ -11,13 +11,14 @@ from typing import Any, Unpack, cast
 
 import keras
 
+from kerasbn.catalog.norms import norms_in
 from kerasbn.catalog.roles import NORMALIZING, Role, role_of
 from kerasbn.compilation.compiled import check_compilation, notes_on_compilation, was_trained
 from kerasbn.compilation.optimizer import Tempo
 from kerasbn.errors import OptionError, UnsupportedModelError
 from kerasbn.facts.facts import Facts
 from kerasbn.graph.edit import Insert, Replace, apply
-from kerasbn.graph.model import LayerSpec
+from kerasbn.graph.model import LayerSpec, core_of
 from kerasbn.options import CustomLayers, Options, checked
 from kerasbn.passes.fold_normalization import INFERENCE_MODEL
 from kerasbn.passes.outcome import outcome_of_folding, outcome_of_inserting
@@ -35,7 +36,7 @@ TRAINED = (
     "The model is trained. What is inserted starts as the identity at inference, but the first steps of training "
     "normalize by the batch; given a sample of the inputs as data=, they start close to where the model stands."
 )
-_PAST = {"insert": "inserted", "remove": "removed", "replace": "replaced", "fold": "folded"}
+_PAST = {"insert": "inserted", "remove": "removed", "replace": "replaced", "fold": "folded", "merge": "merged"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +134,13 @@ def applied(plan: Plan) -> keras.Model:
         layers = [cast("keras.layers.Layer", built.made[spec]) for spec in _inserted(plan.edits)]
         start_from_measured(built.model, layers, plan.options["data"], preserve=plan.options["preserve"])
     return built.model
+
+
+def normalizations_left(plan: Plan) -> dict[str, int]:
+    """How many calls of batch normalization, or of what holds some, a plan of folding leaves, by the reason's value."""
+    sites = plan._source.graph.by_address
+    left = (skip.reason.value for skip in plan.skips if norms_in(core_of(sites[skip.site].operation)))
+    return dict(Counter(left))
 
 
 @in_turn()
@@ -308,6 +316,8 @@ def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
             `"shared"`: one. Defaults to `"auto"`.
         fold: Whether batch normalization is folded away instead of inserted, as `kerasbn.fold`
             does. Defaults to `False`.
+        merge_branches: Whether, with `fold`, parallel linear branches become one layer, as `kerasbn.fold` has
+            it. Defaults to `True`.
         copy: Whether the result owns copies of all layers and weights. `False` reuses the layers
             that need no change, weights and all: training one model trains the other, and Keras
             records the new calls on the source's layers for as long as these live. Defaults to
@@ -328,7 +338,9 @@ def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
     return applied(plan(model, **options))
 
 
-def fold(model: keras.Model, *, custom_layers: CustomLayers = "open", inputs: Any = None) -> keras.Model:
+def fold(
+    model: keras.Model, *, merge_branches: bool = True, custom_layers: CustomLayers = "open", inputs: Any = None
+) -> keras.Model:
     """Fold batch normalization into the layers next to it, wherever that is exact.
 
     The result computes at inference what the source does, with fewer layers: each batch
@@ -348,6 +360,10 @@ def fold(model: keras.Model, *, custom_layers: CustomLayers = "open", inputs: An
 
     Args:
         model: A Keras model: Sequential, Functional, or subclassed and called before.
+        merge_branches: Whether sums of parallel linear branches, as in RepVGG, MobileOne, FastViT, RepViT and
+            YOLO-NAS, become one layer: convolutions of one value (of several sizes, grouped, depthwise, or
+            `Dense`), the value itself, batch normalizations and scales of it, added up. That is done wherever
+            it is exact and takes no more multiplications. Defaults to `True`.
         custom_layers: Whether layers of the user's own that hold batch normalization are opened, as
             `kerasbn.rewrite` opens those with linear layers. Defaults to `"open"`.
         inputs: A batch of inputs, for a subclassed model of which it does not show what it is called on.
@@ -363,5 +379,8 @@ def fold(model: keras.Model, *, custom_layers: CustomLayers = "open", inputs: An
 
     - [Ioffe and Szegedy, 2015](https://arxiv.org/abs/1502.03167), Algorithm 2: batch normalization
       at inference is an affine map.
+    - [Ding et al., 2021](https://arxiv.org/abs/2101.03697), RepVGG: parallel branches are one convolution.
     """
-    return applied(plan(model, position="none", dropout="none", fold=True, custom_layers=custom_layers, inputs=inputs))
+    options: Options = {"position": "none", "dropout": "none", "fold": True, "merge_branches": merge_branches}
+    options |= {"custom_layers": custom_layers, "inputs": inputs}
+    return applied(plan(model, **options))

@@ -108,6 +108,11 @@ class Reason(enum.Enum):
     """It has a shift, and zeros are added between it and the layer that it would be folded into."""
     BRANCHES = "branches"
     """It meets a branch, in a sum for instance, that cannot take its share."""
+    ALIGNMENT = "alignment"
+    """A sum of parallel linear branches that move over their input in different strides, or look at places that no one
+    window has; or where they look depends on a size that is open."""
+    DEARER = "dearer"
+    """A sum of parallel linear branches for which one layer would multiply more often than all of them together."""
     OTHER_CONSUMERS = "other_consumers"
     """A value that folding it would change goes elsewhere too."""
     SHARED_LAYER = "shared_layer"

@@ -125,6 +125,7 @@ class Job:
                 with self._step(f"Writing and verifying {output}"):
                     settings = Settings(
                         fold=kind != "keras" if self.fold is None else self.fold,
+                        merge_branches=self.settings["merge_branches"],
                         custom_layers=self.settings["custom_layers"],
                         verify=not self.no_verify,
                         opset=self.opset,

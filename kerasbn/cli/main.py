@@ -46,6 +46,7 @@ _OF_REWRITE = (
         "decay_speedup",
         "preserve",
         "shared",
+        "merge_branches",
     ),
 )
 """The options of `kerasbn.rewrite` that the command and its configuration file have, by their names there."""
@@ -135,6 +136,12 @@ _RECIPES = {"bn-x5": BN_X5, "bn-x30": BN_X30}
     "--fold/--no-fold",
     default=None,
     help="Fold BN into other layers in what is written.  [default: fold in ONNX and SavedModel, not in .keras]",
+)
+@click.option(
+    "--merge-branches/--no-merge-branches",
+    default=True,
+    show_default=True,
+    help="Where BN is folded, make one layer of parallel linear branches (RepVGG and its kin).",
 )
 @click.option("--opset", type=click.IntRange(13, 18), default=17, show_default=True, help="The opset of ONNX files.")
 @click.option(

@@ -33,6 +33,7 @@ def export(
     *,
     format: Format | None = None,  # noqa: A002
     fold: bool = True,
+    merge_branches: bool = True,
     custom_layers: CustomLayers = "open",
     verify: bool = True,
     inputs: Any = None,
@@ -66,6 +67,8 @@ def export(
         format: `"onnx"`, `"saved_model"` or `"keras"`. Defaults to what the suffix says.
         fold: Whether to fold batch normalization as `kerasbn.fold` does; the model itself stays as
             it is. Defaults to `True`, in a `.keras` file too: use `False` for one to train further.
+        merge_branches: Whether, where it is folded, parallel linear branches become one layer, as in
+            `kerasbn.fold`. Defaults to `True`.
         custom_layers: Whether layers of the user's own that hold batch normalization are opened to
             fold it, or kept whole: `"open"` or `"keep"`. Defaults to `"open"`.
         verify: Whether to run the written model against the Keras model as it was given, at batch 1 and at a larger
@@ -103,6 +106,7 @@ def export(
     kind = format_of(target, layout) if format is None else checked_format(format, target)
     settings = Settings(
         fold=fold,
+        merge_branches=merge_branches,
         custom_layers=custom_layers,
         verify=verify,
         inputs=inputs,
@@ -126,7 +130,12 @@ def write_and_verify(
     settings.check(kind)
     _check_backend(kind, target)
     writer = _writer(kind)
-    with served(model, fold=settings.fold, custom_layers=settings.custom_layers, example=settings.inputs) as what:
+    folding: Mapping[str, Any] = {
+        "fold": settings.fold,
+        "merge_branches": settings.merge_branches,
+        "custom_layers": settings.custom_layers,
+    }
+    with served(model, **folding, example=settings.inputs) as what:
         interface = interface_of(what.whole, settings.names, settings.precision)
         tried = settings.verify or settings.warmup
         ready = settled(what.whole, interface, settings.inputs) if tried else Settled(interface, (), {})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,8 +11,8 @@ import keras
 
 from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError
-from kerasbn.options import CustomLayers
-from kerasbn.planner import applied, plan
+from kerasbn.options import CustomLayers, Options
+from kerasbn.planner import applied, normalizations_left, plan
 from kerasbn.reasons import Reason
 from kerasbn.source.trace import as_one_layer, is_traceable, trace
 
@@ -36,7 +35,9 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(model: keras.Model, *, fold: bool, custom_layers: CustomLayers, example: Any = None) -> Iterator[Served]:
+def served(
+    model: keras.Model, *, fold: bool, merge_branches: bool = True, custom_layers: CustomLayers, example: Any = None
+) -> Iterator[Served]:
     """What is written of a model, made for as long as the context lasts.
 
     The layers that need no change are the model's own, so layers that cannot be rebuilt from their
@@ -47,7 +48,7 @@ def served(model: keras.Model, *, fold: bool, custom_layers: CustomLayers, examp
     """
     with _keras.forgotten_calls(_keras.sublayers(model)):
         whole = _as_graph(model, example) if is_traceable(model) else model
-        yield _folded(whole, custom_layers) if fold else Served(whole, whole)
+        yield _folded(whole, merge_branches, custom_layers) if fold else Served(whole, whole)
 
 
 def _as_graph(model: keras.Model, example: Any) -> keras.Model:
@@ -62,13 +63,15 @@ def _as_graph(model: keras.Model, example: Any) -> keras.Model:
         raise
 
 
-def _folded(model: keras.Model, custom_layers: CustomLayers) -> Served:
+def _folded(model: keras.Model, merge_branches: bool, custom_layers: CustomLayers) -> Served:
     norms = sum(isinstance(layer, keras.layers.BatchNormalization) for layer in _keras.sublayers(model))
-    if not norms:
+    if not norms and not merge_branches:
         return Served(model, model)
+    options: Options = {"position": "none", "dropout": "none", "fold": True, "copy": False}
+    options |= {"merge_branches": merge_branches, "custom_layers": custom_layers}
     try:
-        folding = plan(model, position="none", dropout="none", fold=True, copy=False, custom_layers=custom_layers)
-        kept = Counter(skip.reason.value for skip in folding.skips)
-        return Served(applied(folding) if folding.edits else model, model, len(folding.edits), dict(kept))
+        folding = plan(model, **options)
+        folded = sum(edit.kind == "fold" for edit in folding.edits)
+        return Served(applied(folding) if folding.edits else model, model, folded, normalizations_left(folding))
     except UnsupportedModelError:
-        return Served(model, model, kept={Reason.OPAQUE.value: norms})
+        return Served(model, model, kept={Reason.OPAQUE.value: norms} if norms else {})

@@ -21,6 +21,7 @@ class Settings:
     """The options of `kerasbn.export`, which describes them."""
 
     fold: bool = True
+    merge_branches: bool = True
     custom_layers: CustomLayers = "open"
     verify: bool = True
     inputs: Any = None

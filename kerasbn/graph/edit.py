@@ -5,6 +5,7 @@ insert     v -> f(v)    on an edge: behind a call site, where all users of its v
 remove     f(v) -> v    a call site whose output is as its first input; a layer may be left in its place
 replace    f -> g       an operation, at all of its call sites
 configure  f -> f'      a layer, at all of its call sites: some arguments of its constructor change
+substitute f(v) -> g(u) a call site, by a call of another layer on a value ahead of it
 """
 
 from __future__ import annotations
@@ -76,7 +77,16 @@ class Configure:
     arguments: Mapping[str, Any]
 
 
-Change: TypeAlias = Insert | Remove | Replace | Configure
+@dataclasses.dataclass(frozen=True, eq=False)
+class Substitute:
+    """Call `layer` on `value`, one of the same graph, in the place of the call site at `address`."""
+
+    address: str
+    layer: Operation
+    value: Value
+
+
+Change: TypeAlias = Insert | Remove | Replace | Configure | Substitute
 
 
 def apply(graph: Graph, changes: Iterable[Change]) -> Graph:
@@ -94,9 +104,10 @@ class _Editor:
         self._inserted: dict[Edge, list[LayerSpec]] = defaultdict(list)
         self._removed: dict[str, LayerSpec | None] = {}
         self._replaced: dict[Operation, LayerSpec] = {}
+        self._substituted: dict[str, Substitute] = {}
         self._configured: dict[Operation, dict[str, Any]] = defaultdict(dict)
         self._edited: dict[Operation, Operation] = {}
-        self._calls: dict[LayerSpec, int] = defaultdict(int)
+        self._calls: dict[Operation, int] = defaultdict(int)
         for change in changes:
             match change:
                 case Insert(edge, layer):
@@ -107,8 +118,12 @@ class _Editor:
                     self._replaced[operation] = layer
                 case Configure(layer, arguments):
                     self._configured[layer].update(arguments)
+                case Substitute(address):
+                    self._substituted[address] = change
         sites = graph.by_address
-        missing = ({edge.address for edge in self._inserted} | self._removed.keys()) - sites.keys()
+        missing = (
+            {edge.address for edge in self._inserted} | self._removed.keys() | self._substituted.keys()
+        ) - sites.keys()
         assert not missing, f"edits of call sites that the graph does not have: {sorted(missing)}"
         for edge in self._inserted:
             exists = edge.input is None or edge.input < len(sites[edge.address].inputs)
@@ -129,6 +144,10 @@ class _Editor:
                 else:
                     bypass[site.outputs[0]] = site.inputs[0]
                 continue
+            if site.address in self._substituted:
+                instead = self._substituted[site.address]
+                value = bypass.get(instead.value, instead.value)
+                site = self._call(instead.layer, site, value, site.outputs[0])
             operation = self._operation(site.operation)
             if operation is not site.operation:
                 site = dataclasses.replace(site, operation=operation)
@@ -182,7 +201,7 @@ class _Editor:
             site = dataclasses.replace(site, outputs=(fresh,))
         return [*first, site, *last]
 
-    def _call(self, layer: LayerSpec, beside: CallSite, value: Value, result: Value) -> CallSite:
+    def _call(self, layer: Any, beside: CallSite, value: Value, result: Value) -> CallSite:
         parent, slash, _ = beside.path.rpartition("/")
         call = self._calls[layer]
         self._calls[layer] += 1

@@ -8,6 +8,7 @@ from kerasbn.facts.facts import Facts
 from kerasbn.options import Options
 from kerasbn.passes.fold_normalization import fold_normalization
 from kerasbn.passes.insert_normalization import insert_normalization
+from kerasbn.passes.merge_branches import merge_branches
 from kerasbn.passes.normalize_inputs import normalize_inputs
 from kerasbn.passes.normalize_recurrent import normalize_recurrent
 from kerasbn.passes.proposal import Draft, Edit, Pass
@@ -28,7 +29,8 @@ INSERTING: tuple[Pass, ...] = (
 FOLDING: tuple[Pass, ...] = (
     strip_local_response,
     strip_dropout,
-    fold_normalization,  # looks at the graph without what is stripped
+    merge_branches,
+    fold_normalization,  # looks at the graph without what is stripped, and with what is merged
     scale_regularizers,
 )
 

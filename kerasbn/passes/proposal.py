@@ -25,13 +25,13 @@ class Edit:
 
     Attributes:
         site: The address of the call site, `"encoder/conv2#0"`.
-        kind: `"insert"`, `"remove"`, `"replace"` or `"fold"`.
+        kind: `"insert"`, `"remove"`, `"replace"`, `"fold"` or `"merge"`.
         detail: What becomes of it, for people to read.
         changes: The changes of the graph that bring it about.
     """
 
     site: str
-    kind: Literal["insert", "remove", "replace", "fold"]
+    kind: Literal["insert", "remove", "replace", "fold", "merge"]
     detail: str
     changes: tuple[Change, ...] = dataclasses.field(repr=False, compare=False)
 

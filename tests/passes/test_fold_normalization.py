@@ -15,7 +15,7 @@ BN = L.BatchNormalization
 
 
 def _plan(model):
-    return kerasbn.plan(model, position="none", dropout="none", fold=True)
+    return kerasbn.plan(model, position="none", dropout="none", fold=True, merge_branches=False)
 
 
 def _chain(shape, *layers):
