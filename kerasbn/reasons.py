@@ -114,9 +114,10 @@ class Reason(enum.Enum):
     DEARER = "dearer"
     """A sum of parallel linear branches for which one layer would multiply more often than all of them together."""
     OTHER_CONSUMERS = "other_consumers"
-    """A value that folding it would change goes elsewhere too."""
+    """A value that folding it would change goes elsewhere too, or what one of parallel branches yields."""
     SHARED_LAYER = "shared_layer"
-    """The layer that it would be folded into is called elsewhere too, without the same normalization there."""
+    """The layer that it would be folded into is called elsewhere too, without the same normalization there; or one
+    of parallel branches is."""
     QUANTIZED = "quantized"
     """The layer that it would be folded into holds its weights quantized, or in two parts (LoRA)."""
     PRECISION = "precision"

@@ -135,6 +135,11 @@ MERGED = {
         lambda x: L.Add()([_padded(x, 3, 1, strides=2), _chain(x, _conv(6, 1, strides=2, padding="valid"), BN())]),
         1,
     ),
+    "identities and scales ahead of zeros": (
+        IMAGE,
+        lambda x: L.Add()([_padded(L.Dropout(0.5)(x), 3, 1), _padded(L.Rescaling(-3.0)(x), 1, 0)]),
+        1,
+    ),
     "operations": (IMAGE, lambda x: 2.0 * (_conv(6, 3)(x) + x) - _conv(6, 1)(x) / 3.0 + (0.5 - x), 1),
     "keras.ops": (
         IMAGE,
@@ -311,7 +316,59 @@ def test_weights_are_read_when_the_plan_is_applied():
     assert_same_function(model, plan.apply())
 
 
+def test_compiled_model_that_was_trained():
+    model = _model(IMAGE, _repvgg)
+    model.compile("adam", "mse")
+    images = random_inputs(model)
+    model.fit(images, images, verbose=0)
+    merged = _assert_merges(model)
+    assert merged.optimizer.iterations == 1
+    np.testing.assert_allclose(
+        merged.evaluate(images, images, verbose=0), model.evaluate(images, images, verbose=0), rtol=1e-5
+    )
+
+
+@pytest.mark.tensorflow
+def test_exported_merged_unless_told_otherwise(tmp_path):
+    model = _model(IMAGE, _qarepvgg)
+    merged, apart = (kerasbn.export(model, tmp_path / f"{merge}.onnx", merge_branches=merge) for merge in (True, False))
+    assert (merged.folded, merged.kept) == (2, {})
+    assert apart.folded + sum(apart.kept.values()) == 2
+    assert merged.nodes < apart.nodes
+
+
+def test_what_stays_apart_is_no_normalization_that_stays(tmp_path):
+    model = _model(IMAGE, lambda x: L.Add()([_chain(x, _conv(6, 3), BN()), _conv(6, 3, dilation_rate=2)(x)]))
+    report = kerasbn.export(model, tmp_path / "model.keras")
+    assert (report.folded, report.kept) == (1, {})
+
+
 # Models inside
+
+
+def test_inside_of_a_model_that_is_applied_to_every_step():
+    block = _block(IMAGE, _repvgg)
+    _assert_merges(_model((2, *IMAGE), lambda x: L.TimeDistributed(block)(x)))
+
+
+def test_inside_of_the_parts_that_are_asked_for():
+    @keras.saving.register_keras_serializable("kerasbn_tests")
+    class Pair(keras.Model):
+        def __init__(self, one, two):
+            super().__init__()
+            self.one, self.two = one, two
+
+        def call(self, inputs):
+            return self.two(self.one(inputs))
+
+        def train_step(self, data):
+            return {}
+
+    model = Pair(*(_block(IMAGE, _repvgg, name) for name in ("one", "two")))
+    model(np.zeros((1, *IMAGE), "float32"))
+    plan = _plan(model, parts=["two"])
+    assert {edit.site.partition("/")[0] for edit in plan.edits} == {"two"}
+    assert [_counts(part) for part in (plan.apply().one, plan.apply().two)] == [(2, 3), (1, 0)]
 
 
 def _block(shape, body, name="block"):

@@ -55,7 +55,8 @@ class Merged:
             Refusal: if one of them cannot be held in their type.
         """
         source = cast("keras.layers.Layer", self.like.operation)
-        weights, bias = self._weights()
+        with np.errstate(all="ignore"):  # what is not finite is found by asking
+            weights, bias = self._weights()
         if not max(np.max(np.abs(weights)), np.max(np.abs(bias))) <= np.finfo(source.variable_dtype).max:
             raise Refusal(Reason.NON_FINITE)
         has_bias = bool(np.any(bias))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import keras
+import numpy as np
 
 from kerasbn import _keras
 from kerasbn.catalog.linear import channel_axis
@@ -105,7 +106,7 @@ def _merge_over(facts: Facts, graph: Graph, site: CallSite, base: Value, axis: i
     if rank != len(site.outputs[0].shape) or channels is None or _keras.mask_of(base.spec) is not None:
         raise NotLinear
     reader = Reader(facts, axis)
-    with _keras.room_for_depth(len(graph.sites)):
+    with _keras.room_for_depth(len(graph.sites)), np.errstate(all="ignore"):  # what is not finite is found by asking
         form = reader.form(graph, site.outputs[0], {base: base_form(channels, rank - 2)})
     if all(term.kernel is None for term in form.terms):
         raise NotLinear
@@ -114,14 +115,12 @@ def _merge_over(facts: Facts, graph: Graph, site: CallSite, base: Value, axis: i
         _check_layer(facts, each, site)
     own = set(graph.sites)
     gone = [each for each in reader.read if each in own and each is not site and found.entering not in each.outputs]
-    kept = {base, found.entering}
     for each in gone:
-        for value in each.outputs:
-            if value in graph.output_values:
-                raise Refusal(Reason.OUTPUT, each.address)
-            others = [user for user in graph.consumers[value] if user is not site and user not in gone]
-            if others and value not in kept:
-                raise Refusal(Reason.OTHER_CONSUMERS, f"{each.address} also feeds {others[0].address}")
+        (value,) = each.outputs
+        if value in graph.output_values:
+            raise Refusal(Reason.OUTPUT, each.address)
+        if others := [user for user in graph.consumers[value] if user not in reader.read]:
+            raise Refusal(Reason.OTHER_CONSUMERS, f"{each.address} also feeds {others[0].address}")
     norms = tuple(each.address for each in reader.read if is_known(each.operation))
     return Merge(site, len(form.terms), found, tuple(gone), norms)
 
