@@ -363,7 +363,8 @@ def fold(
         merge_branches: Whether sums of parallel linear branches, as in RepVGG, MobileOne, FastViT, RepViT and
             YOLO-NAS, become one layer: convolutions of one value (of several sizes, grouped, depthwise, or
             `Dense`), the value itself, batch normalizations and scales of it, added up. That is done wherever
-            it is exact and takes no more multiplications. Defaults to `True`.
+            it is exact and takes no more multiplications. What only scales and shifts the channels of a linear
+            layer goes into it as well. Defaults to `True`.
         custom_layers: Whether layers of the user's own that hold batch normalization are opened, as
             `kerasbn.rewrite` opens those with linear layers. Defaults to `"open"`.
         inputs: A batch of inputs, for a subclassed model of which it does not show what it is called on.

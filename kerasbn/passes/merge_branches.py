@@ -2,7 +2,7 @@
 
 A sum of convolutions of one value, of the value itself and of batch normalizations of it is one
 convolution of that value: the kernels add up, each at its places. That is tried for every sum in a
-graph, whoever wrote the block (`kerasbn.passes.merging`).
+graph, whoever wrote the block, and for what scales a linear layer (`kerasbn.passes.merging`).
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ def _edits(facts: Facts, draft: Draft, merge: Merge) -> Iterator[Edit]:
     layer = merge.merged.make(name)
     changes: list[Change] = [Substitute(site.address, layer, merge.merged.entering)]
     changes += [Remove(each.address) for each in merge.gone]
-    yield Edit(site.address, "merge", f"{merge.branches} branches into {name!r}", tuple(changes))
+    what = "scale" if merge.branches == 1 else f"{merge.branches} branches"
+    yield Edit(site.address, "merge", f"{what} into {name!r}", tuple(changes))
     for address in merge.norms:
         yield Edit(address, "fold", f"merged into {name!r}", ())

@@ -362,6 +362,17 @@ def test_layouts(layout, command, tmp_path):
     assert (served / LAYOUTS[layout]).is_file()
 
 
+@pytest.mark.parametrize(("options", "left"), [([], "in total"), (["--no-merge-branches"], "in a b total")])
+def test_merging(options, left, command, tmp_path):
+    inputs = keras.Input((6,), name="in")
+    branches = [layers.Dense(6, name=name)(inputs) for name in ("a", "b")]
+    randomize(keras.Model(inputs, layers.Add(name="total")(branches))).save(tmp_path / "branches.keras")
+    new = tmp_path / "new.keras"
+    status, _, errors = command(tmp_path / "branches.keras", "--position", "none", "--fold", "-o", new, *options)
+    assert (status, errors) == (0, [])
+    assert names(keras.models.load_model(new)) == left
+
+
 def test_json_of_a_dry_run(command):
     status, out, _ = command("m.keras", "--json", "--dry-run")
     assert status == 0

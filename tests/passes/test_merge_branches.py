@@ -150,6 +150,9 @@ MERGED = {
     "nested sums": (IMAGE, lambda x: L.Add()([L.Add()([_conv(6, 3)(x), x]), L.Add()([_conv(6, 1)(x), x])]), 1),
     "one branch twice": (IMAGE, lambda x: (lambda y: L.Add()([y, y, x]))(_conv(6, 3)(x)), 1),
     "a scale and shift": (IMAGE, lambda x: L.Add()([Scale(shift=True)(_conv(6, 3)(x)), Scale()(x)]), 1),
+    "a scale alone": (IMAGE, lambda x: Scale(shift=True)(_chain(x, _conv(6, 3), BN())), 1),
+    "factors": (IMAGE, lambda x: -(L.Rescaling(0.3, 0.1)(_conv(6, 3)(x)) / 2.0), 1),
+    "a scale of a sum": (IMAGE, lambda x: Scale()(L.Add()([_conv(6, 3)(x), x])), 1),
     "rescaled": (IMAGE, lambda x: L.Add()([_conv(6, 3)(x), L.Rescaling(0.3, 0.1)(x)]), 1),
     "identities": (
         IMAGE,
@@ -467,6 +470,15 @@ def _quantized():
     return model
 
 
+def _hard_swish(x):
+    x = _conv(6, 3)(x)
+    return L.Multiply()([x, L.ReLU(6.0)(x + 3.0) * (1.0 / 6.0)])
+
+
+def _used_twice():
+    return _model(IMAGE, _hard_swish)
+
+
 STAYING = {
     "shared": (lambda: _model(IMAGE, _shared), Reason.SHARED_LAYER),
     "used elsewhere": (lambda: _model(IMAGE, _used_elsewhere), Reason.OTHER_CONSUMERS),
@@ -519,6 +531,7 @@ STAYING = {
     "a residual": (lambda: _model(IMAGE, lambda x: L.Add()([_chain(x, _conv(6, 3), L.ReLU(), _conv(6, 3)), x])), None),
     "two layers in a row": (lambda: _model(IMAGE, lambda x: L.Add()([_chain(x, _conv(6, 3), _conv(6, 3)), x])), None),
     "other values": (lambda: _model(IMAGE, lambda x: L.Add()([_conv(6, 3)(x), _conv(6, 3)(L.ReLU()(x))])), None),
+    "a scale that is not alone": (_used_twice, None),
     "no linear layer": (lambda: _model(IMAGE, lambda x: L.Add()([L.Rescaling(2.0)(x), x])), None),
     "spread out": (lambda: _model((1, 1, 6), lambda x: L.Add()([_conv(6, 1)(x), L.Dense(1)(x)])), None),
     "another axis": (
@@ -559,6 +572,21 @@ def test_a_layer_that_does_more_than_it_shows_stays():
     for layer in (Clipped, Shown):
         model = _model(IMAGE, lambda x, layer=layer: L.Add()([_conv(6, 3)(x), layer()(x)]))
         assert [edit for edit in _plan(model).edits if edit.kind == "merge"] == []
+
+
+def test_a_layer_that_changes_what_it_holds_stays():
+    class Counting(L.Layer):
+        def build(self, shape):
+            self.calls = self.add_weight(name="calls", shape=(1,), initializer="zeros", trainable=False)
+
+        def call(self, inputs):
+            self.calls.assign(self.calls + 1)
+            return 2 * inputs
+
+    model = _model(IMAGE, lambda x: Counting(name="counting")(_conv(6, 3)(x)))
+    before = snapshot(model)
+    assert _plan(model).edits == ()
+    assert snapshot(model) == before
 
 
 # Any sum

@@ -17,7 +17,7 @@ from kerasbn.catalog.normalization import ChannelMap
 from kerasbn.catalog.roles import Role, mixes, role_of
 from kerasbn.facts.facts import Facts
 from kerasbn.graph.model import CallSite, Graph, Value
-from kerasbn.graph.read import is_custom, read_call
+from kerasbn.graph.read import read_call
 from kerasbn.graph.run import call_at_inference, outputs_of
 from kerasbn.passes.merging.form import Form, NotLinear, mapped, padded, summed, through
 from kerasbn.passes.merging.window import window_of
@@ -105,6 +105,15 @@ def summands(site: CallSite) -> Sequence[float] | None:
     return _SUMS[kind](len(site.inputs))
 
 
+def maps_channels(site: CallSite) -> bool:
+    """Whether a call site may scale and shift the channels of a value, and is no batch normalization."""
+    operation = site.operation
+    if len(site.inputs) != 1 or len(site.outputs) != 1 or isinstance(operation, Graph):
+        return False
+    known = type(operation) is layers.Rescaling or _keras.operation_name(operation) in _WITH_CONSTANT
+    return known or _has_channel_weights(operation)
+
+
 def may_be_linear(site: CallSite) -> bool:
     """Whether a call site is worth being read, as far as its kind tells."""
     operation = site.operation
@@ -112,9 +121,7 @@ def may_be_linear(site: CallSite) -> bool:
         return True
     if len(site.inputs) != 1 or len(site.outputs) != 1 or site.is_input:
         return False
-    if type(operation) in _STEPS or role_of(operation) in (Role.DROPOUT, Role.IDENTITY):
-        return True
-    return _keras.operation_name(operation) in _WITH_CONSTANT or _has_channel_weights(operation)
+    return type(operation) in _STEPS or role_of(operation) in (Role.DROPOUT, Role.IDENTITY) or maps_channels(site)
 
 
 def lengths(value: Value, axis: int) -> list[int | None]:
@@ -206,22 +213,26 @@ _STEPS: Mapping[type, Callable[[CallSite, Form, int], Form]] = {
 
 
 def _has_channel_weights(operation: Any) -> bool:
-    return is_custom(operation) and not mixes(operation) and len(_keras.sublayers(operation)) == 1
+    """Whether an operation is a layer by itself that nothing is known of, with a number for each channel at most."""
+    if not isinstance(operation, keras.layers.Layer) or role_of(operation) is not Role.OTHER:
+        return False
+    return not mixes(operation) and len(_keras.sublayers(operation)) == 1
 
 
 def _looked_into(site: CallSite) -> Graph | None:
-    """What a layer of the user's own does that has a number for each channel at most, such as the scale of a branch."""
+    """What a layer does of which nothing is known, such as one that scales a branch; `None` if that cannot be seen."""
     layer: Any = site.operation
     if not _has_channel_weights(layer) or len(_given(site)) != 1:
         return None
     shape, dtype = site.inputs[0].shape, site.inputs[0].spec.dtype
     given = layers.InputLayer(batch_shape=shape, dtype=dtype, name="inputs").output
     sample = np.random.default_rng(0).normal(size=[size or 3 for size in shape]).astype("float32")
-    with _keras.forgotten_calls(_keras.sublayers(layer)):
+    with _keras.forgotten_calls([layer]), keras.StatelessScope() as scope:  # what it holds stays as it is
         try:
             graph = read_call(layer, given, layer.call(given), site.path, {})
             tensor = keras.ops.cast(sample, dtype)
             expected, got = layer(tensor, training=False), outputs_of(graph, [tensor], call_at_inference)[0]
         except Exception:  # whatever the user's own code raises
             return None
-    return graph if np.allclose(array_of(expected), array_of(got), rtol=1e-3, atol=1e-6) else None
+    same = np.allclose(array_of(expected), array_of(got), rtol=1e-3, atol=1e-6)
+    return graph if same and not scope.state_mapping else None

@@ -1,4 +1,4 @@
-"""Search a graph for sums of parallel linear branches, and how each becomes one layer."""
+"""Search a graph for sums of parallel linear branches, and scaled linear layers, and how each becomes one layer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kerasbn.facts.facts import Facts
 from kerasbn.graph.model import CallSite, Graph, Value
 from kerasbn.passes.merging.form import NotLinear, base_form
 from kerasbn.passes.merging.layer import Merged, merged
-from kerasbn.passes.merging.reading import KERNELS, Reader, may_be_linear, summands
+from kerasbn.passes.merging.reading import KERNELS, Reader, maps_channels, may_be_linear, summands
 from kerasbn.reasons import Reason, Refusal, Skip
 
 
@@ -41,18 +41,23 @@ class Merge:
 
 
 def search(facts: Facts) -> Iterator[Merge | Skip]:
-    """Each sum of parallel linear branches: what it becomes, or why it stays; the last one of nested sums first."""
+    """Each sum of parallel linear branches: what it becomes, or why it stays; the last one of nested sums first.
+
+    What scales and shifts a linear layer by channels is one branch by itself, which without another stays silently.
+    """
     for graph in _unmasked(facts.graph):
         taken: set[CallSite] = set()
         for site in reversed(graph.sites):
-            if site in taken or summands(site) is None:
+            is_sum = summands(site) is not None
+            if site in taken or not (is_sum or maps_channels(site)):
                 continue
             try:
                 merge = _merge(facts, graph, site)
             except NotLinear:
                 continue
             except Refusal as refusal:
-                yield refusal.at(site.address)
+                if is_sum:
+                    yield refusal.at(site.address)
             else:
                 taken.update(merge.gone)
                 yield merge
