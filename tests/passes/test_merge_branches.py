@@ -532,6 +532,10 @@ STAYING = {
     "two layers in a row": (lambda: _model(IMAGE, lambda x: L.Add()([_chain(x, _conv(6, 3), _conv(6, 3)), x])), None),
     "other values": (lambda: _model(IMAGE, lambda x: L.Add()([_conv(6, 3)(x), _conv(6, 3)(L.ReLU()(x))])), None),
     "a scale that is not alone": (_used_twice, None),
+    "a scale that adds channels": (
+        lambda: _model(IMAGE, lambda x: L.Dense(1)(x) * np.arange(1.0, 7.0, dtype="float32")),
+        None,
+    ),
     "no linear layer": (lambda: _model(IMAGE, lambda x: L.Add()([L.Rescaling(2.0)(x), x])), None),
     "spread out": (lambda: _model((1, 1, 6), lambda x: L.Add()([_conv(6, 1)(x), L.Dense(1)(x)])), None),
     "another axis": (
@@ -558,6 +562,14 @@ def test_masks_stay_as_they_are():
     x = L.Embedding(5, 6, mask_zero=True)(inputs)
     model = randomize(keras.Model(inputs, L.GlobalAveragePooling1D()(L.Dense(6)(x) + x)))
     _assert_stays(model, None)
+
+
+@pytest.mark.parametrize("weight", ["kernel", "bias"])
+def test_weights_that_are_not_finite_stay(weight):
+    model = _model(IMAGE, lambda x: L.Add(name="sum")([L.Dense(6, name="dense")(x), _conv(6, 3)(x)]))
+    variable = getattr(model.get_layer("dense"), weight)
+    variable.assign(variable * np.nan)
+    assert [(skip.site, skip.reason) for skip in _plan(model).skips] == [("sum#0", Reason.NON_FINITE)]
 
 
 def test_a_layer_that_does_more_than_it_shows_stays():

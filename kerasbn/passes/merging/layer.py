@@ -43,9 +43,12 @@ class Merged:
     groups: int
     _form: Form
 
-    @property
-    def index_of_places(self) -> Mapping[Term, list[int]]:
-        """Where in the kernel the places of each term are."""
+    def places(self) -> Mapping[Term, list[int]]:
+        """Where in the kernel the places of each term are.
+
+        Raises:
+            Refusal: if one of them is not there.
+        """
         return {term: [self.window.index(offset) for offset in term.window.offsets] for term in self._form.terms}
 
     def make(self, name: str) -> keras.layers.Layer:
@@ -57,7 +60,7 @@ class Merged:
         source = cast("keras.layers.Layer", self.like.operation)
         with np.errstate(all="ignore"):  # what is not finite is found by asking
             weights, bias = self._weights()
-        if not max(np.max(np.abs(weights)), np.max(np.abs(bias))) <= np.finfo(source.variable_dtype).max:
+        if not np.max([np.max(np.abs(weights)), np.max(np.abs(bias))]) <= np.finfo(source.variable_dtype).max:
             raise Refusal(Reason.NON_FINITE)
         has_bias = bool(np.any(bias))
         if not adds_bias_in_place(self.like, full=has_bias):
@@ -82,9 +85,9 @@ class Merged:
         channels = len(terms[0].ahead.scale)
         shape = (math.prod(self.window.sizes), self.groups, channels // self.groups, len(bias) // self.groups)
         weights = np.zeros(shape)
-        for term, places in self.index_of_places.items():
+        for term, places in self.places().items():
             if term.kernel is None:
-                taps = (term.scale * np.ones(channels)).reshape(1, channels, 1, 1)
+                taps = term.scale.reshape(1, channels, 1, 1)
             else:
                 layer: Any = term.kernel.operation
                 taps = taps_of(layer)
@@ -113,12 +116,12 @@ def merged(form: Form, base: Value, axis: int) -> Merged:
     alike = [term for term in widest if groups_of(term) == groups]
     _check_cost(len({offset for term in form.terms for offset in term.window.offsets}), groups, kernels)
     if not alike:
-        raise Refusal(Reason.DEARER, "one layer for all would have fewer groups than each of the branches")
+        raise Refusal(Reason.ALIGNMENT, "none of the branches has the groups of one layer for all")
     refused: Refusal | None = None
     for term in alike:
         try:
             found = _like(term, form, base, axis, groups)
-            _ = found.index_of_places
+            found.places()
         except Refusal as refusal:
             refused = refused or refusal.with_traceback(None)
         else:

@@ -199,7 +199,8 @@ def _by_channel(constant: Any, value: Value, axis: int) -> Array:
     array = array_of(constant)
     rank = len(value.shape)
     shape = (1,) * (rank - array.ndim) + array.shape
-    if array.ndim > rank or any(size != 1 for at, size in enumerate(shape) if at != axis):
+    others = (size for at, size in enumerate(shape) if at != axis)
+    if array.ndim > rank or any(size != 1 for size in others) or array.size not in (1, value.shape[axis]):
         raise NotLinear
     return array.reshape(-1) if array.size > 1 else array.reshape(())
 
