@@ -1,7 +1,7 @@
 """A Keras model as one TensorFlow function in inference mode, of its inputs and its weights.
 
 Noise, Dropout and random augmentation are off. The weights are variables that are read, or
-further arguments behind the inputs, or constants: `trace`, `trace_with_arguments`, `frozen`.
+further arguments behind the inputs, or constants: `trace`, `frozen`.
 """
 
 from __future__ import annotations
@@ -39,46 +39,50 @@ class InferenceFunction:
     held: tuple[Any, ...] = ()
 
 
-def trace(model: keras.Model, interface: Interface) -> InferenceFunction:
+def trace(model: keras.Model, interface: Interface, arguments: Sequence[keras.Variable] = ()) -> InferenceFunction:
     """Trace a model; its weights are variables that the function reads, in the type that they are served in.
+
+    Args:
+        model: The model.
+        interface: How it is served.
+        arguments: The weights that are arguments instead, so that no value of theirs passes through what reads the
+            graph.
 
     Raises:
         UnsupportedModelError: if the model changes its state when it runs, or has an open dimension that Keras
             computes wrongly.
     """
+    specs, given = _specs(interface), {id(variable) for variable in arguments}
     served = [(each, serving_dtype(each.dtype, interface.precision)) for each in model.variables]
-    others = [(each, tf.Variable(tf.cast(each.value, dtype))) for each, dtype in served if dtype != each.dtype]
-    function = _traced(model, lambda flat: _run(model, interface, flat, others), _specs(interface))
-    return InferenceFunction(model, interface, function, held=(*function.graph.variables, *_tables(model)))
-
-
-def trace_with_arguments(model: keras.Model, interface: Interface) -> InferenceFunction:
-    """Trace a model; its weights are arguments, so that no value passes through what reads the graph.
-
-    Raises:
-        UnsupportedModelError: as `trace` does.
-    """
-    specs, weights = _specs(interface), model.variables
-    arguments = [
+    others = [
+        (each, tf.Variable(tf.cast(each.value, dtype)))
+        for each, dtype in served
+        if dtype != each.dtype and id(each) not in given
+    ]
+    specs_of_arguments = [
         tf.TensorSpec(each.shape, serving_dtype(each.dtype, interface.precision), name=f"weight_{number}")
-        for number, each in enumerate(weights)
+        for number, each in enumerate(arguments)
     ]
 
     def run(flat: Sequence[Any]) -> Any:
-        return _run(model, interface, flat[: len(specs)], zip(weights, flat[len(specs) :], strict=True))
+        weights = [*others, *zip(arguments, flat[len(specs) :], strict=True)]
+        return _run(model, interface, flat[: len(specs)], weights)
 
-    function = _traced(model, run, [*specs, *arguments])
-    return InferenceFunction(model, interface, function, weights=tuple(weights), held=_tables(model))
+    function = _traced(model, run, [*specs, *specs_of_arguments])
+    held = (*function.graph.variables, *_tables(model))
+    return InferenceFunction(model, interface, function, tuple(arguments), held)
 
 
 def frozen(traced: InferenceFunction) -> Any:
-    """A traced model with its weights as constants: TensorFlow's graph optimizer can fold what they alone decide.
+    """A traced model with what it captures as constants: its weights, unless they are arguments.
+
+    TensorFlow's graph optimizer can fold what constants alone decide.
 
     Raises:
         UnsupportedModelError: if the model holds state that cannot be made a constant, such as a vocabulary.
     """
     function = convert_variables_to_constants_v2(traced.function, lower_control_flow=False)
-    if len(function.inputs) != len(traced.interface.inputs):
+    if len(function.inputs) != len(traced.interface.inputs) + len(traced.weights):
         raise UnsupportedModelError(
             f"Model {traced.model.name!r} holds state that cannot be frozen{_in_layers(traced.model)}. "
             "Export the model without its preprocessing layers, and run those ahead of it."

@@ -21,7 +21,6 @@ import numpy as np
 import tensorflow as tf
 
 from kerasbn import _keras
-from kerasbn.arrays import Array, array_of
 from kerasbn.catalog.activations import LINEAR, name_of_function
 
 _GATES: Mapping[type, tuple[str, tuple[int, ...]]] = {
@@ -77,9 +76,7 @@ class RecurrentOperators:
         if layer.go_backwards:
             sequences = tf.reverse(sequences, [1])
         kind, order = _GATES[type(layer)]
-        with tf.init_scope():  # of the values, outside of what is traced
-            weights = _weights(layer, order)
-        inputs = [tf.transpose(sequences, (1, 0, 2)), *weights, *(state[None] for state in states)]
+        inputs = [tf.transpose(sequences, (1, 0, 2)), *_weights(layer, order), *(state[None] for state in states)]
         found = tf.numpy_function(_never, inputs, [tf.float32] * (1 + len(states)))
         self._operators[found[0].op.get_attr("token")] = kind, _attributes(layer)
         (batch, _), (_, steps, _) = states[0].shape, sequences.shape
@@ -120,14 +117,16 @@ def _attributes(layer: Any) -> dict[str, Any]:
     return attributes | ({"linear_before_reset": int(layer.reset_after)} if type(layer) is keras.layers.GRU else {})
 
 
-def _weights(layer: Any, order: tuple[int, ...]) -> tuple[Array, Array, Array]:
+def _weights(layer: Any, order: tuple[int, ...]) -> tuple[Any, Any, Any]:
     """W, U and both their biases as the operator takes them."""
     cell = layer.cell
-    bias = np.zeros((2, cell.kernel.shape[-1]))
-    if cell.use_bias:
-        given = array_of(cell.bias).reshape(-1, bias.shape[-1])
-        bias[: len(given)] = given
-    arrays = (array_of(cell.kernel), array_of(cell.recurrent_kernel), bias)
-    w, u, b = (np.concatenate([np.split(each, len(order), axis=-1)[gate] for gate in order], -1) for each in arrays)
-    weights = (w.T[None], u.T[None], b.reshape(1, -1))
-    return tuple(np.ascontiguousarray(each, "float32") for each in weights)  # type: ignore[return-value]
+    kernels = [tf.transpose(_in_order(each, order))[None] for each in (cell.kernel, cell.recurrent_kernel)]
+    if not cell.use_bias:
+        return *kernels, tf.zeros((1, 2 * cell.kernel.shape[-1]))
+    bias = tf.reshape(_in_order(cell.bias, order), (1, -1))
+    return *kernels, bias if len(cell.bias.shape) == 2 else tf.concat([bias, tf.zeros_like(bias)], 1)
+
+
+def _in_order(weight: Any, order: tuple[int, ...]) -> Any:
+    columns = np.arange(weight.shape[-1]).reshape(len(order), -1)[list(order)]
+    return tf.gather(tf.cast(weight.value, "float32"), columns.reshape(-1), axis=-1)

@@ -48,7 +48,7 @@ class ExportReport:
 
 def versions() -> dict[str, str]:
     """The versions of kerasbn and of the packages that it writes with."""
-    packages = ("kerasbn", "keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime")
+    packages = ("kerasbn", "keras", "tensorflow", "tf2onnx", "onnx", "onnxscript", "onnxruntime")
     return {package: importlib.metadata.version(package) for package in packages}
 
 

@@ -1,12 +1,18 @@
 """What an ONNX file looks like from outside."""
 
 import collections
+import importlib.metadata
 import logging
+import os
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import onnx
 import pytest
+import tensorflow as tf
+import tf2onnx
 from keras import layers
 
 import kerasbn
@@ -98,12 +104,74 @@ def test_opsets(opset, tmp_path):
     assert_serves(tmp_path / "model.onnx", model, ["x"], ["y"], batches=(2,))
 
 
-def test_the_same_export_twice(tmp_path):
-    model = CASES["several inputs and outputs"][0]()
-    first = _exported(model, tmp_path)
-    second = _exported(model, tmp_path, overwrite=True)
-    for part in ("input", "output", "name"):
-        assert str(getattr(first.graph, part)) == str(getattr(second.graph, part))
+@pytest.mark.parametrize(
+    ("build", "names"),
+    [
+        (_convolutions, "conv2d conv2d_transpose dense separable_conv2d y"),
+        (_recurrent, "lstm/lstm_cell forward_gru/gru_cell backward_gru/gru_cell"),
+        (_embedded, "embedding"),
+    ],
+)
+def test_weights_are_called_as_their_variables(build, names, tmp_path):
+    keras.utils.clear_session()
+    model = randomize(build())
+    proto = _exported(model, tmp_path, verify=False)
+    matrices = {variable.path for variable in model.variables if sum(size > 1 for size in variable.shape) > 1}
+    assert matrices <= {tensor.name for tensor in proto.graph.initializer}
+    assert all(any(f"{name}/" in path for path in matrices) for name in names.split())
+
+
+def test_weights_do_not_pass_through_the_converter(tmp_path, monkeypatch):
+    seen, optimize = [], tf2onnx.tfonnx.tf_optimize
+
+    def recorded(inputs, outputs, graph_def):
+        seen.append(graph_def.ByteSize())
+        return optimize(inputs, outputs, graph_def)
+
+    monkeypatch.setattr(tf2onnx.tfonnx, "tf_optimize", recorded)
+    model = keras.Sequential([keras.Input((300,)), layers.Dense(1000), layers.Reshape((10, 100)), layers.LSTM(200)])
+    report = kerasbn.export(randomize(model), tmp_path / "model.onnx")
+    assert report.bytes > 4 * model.count_params()
+    assert max(seen) < 100_000
+
+
+TWICE = ("image classifier", "masked GRU, any length", "LSTM with Dropout", "attention", "1D convolutions")
+
+
+@pytest.mark.parametrize("case", TWICE)
+def test_the_same_export_twice(case, tmp_path):
+    model, path = CASES[case][0](), tmp_path / "model.onnx"
+    contents = []
+    for _ in range(2):
+        kerasbn.export(model, path, verify=False, overwrite=True)
+        contents.append(path.read_bytes())
+    assert contents[0] == contents[1]
+
+
+_EXPORT = """
+import sys, keras, kerasbn
+kerasbn.export(keras.models.load_model(sys.argv[1]), sys.argv[2], verify=False)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", TWICE)
+def test_the_same_export_in_two_processes(case, tmp_path):
+    source = tmp_path / "source.keras"
+    CASES[case][0]().save(source)
+    paths = [tmp_path / f"{seed}.onnx" for seed in (1, 2)]
+    for seed, path in enumerate(paths):
+        command = [sys.executable, "-c", _EXPORT, str(source), str(path)]
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": str(seed)})
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_what_the_file_says_of_itself(tmp_path):
+    proto = _exported(CASES["dense, dropout"][0](), tmp_path, verify=False)
+    assert (proto.producer_name, proto.producer_version) == ("kerasbn", importlib.metadata.version("kerasbn"))
+    said = {entry.key: entry.value for entry in proto.metadata_props}
+    assert (said["keras"], said["tensorflow"]) == (keras.__version__, tf.__version__)
+    assert {"kerasbn", "tf2onnx"} < said.keys()
 
 
 def test_tf2onnx_logs_nothing(tmp_path, capfd, monkeypatch):
