@@ -90,6 +90,7 @@ MODELS = {
 VERBS = {
     "onnx": lambda model, folder: kerasbn.export(model, folder / "model.onnx"),
     "saved_model": lambda model, folder: kerasbn.export(model, folder / "model"),
+    "litert": lambda model, folder: kerasbn.export(model, folder / "model.tflite"),
     "keras": lambda model, folder: kerasbn.export(model, folder / "model.keras"),
     "unfolded": lambda model, folder: kerasbn.export(model, folder / "model.onnx", fold=False),
     "plan": lambda model, folder: str(kerasbn.plan(model)),

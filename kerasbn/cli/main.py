@@ -69,7 +69,7 @@ _RECIPES = {"bn-x5": BN_X5, "bn-x30": BN_X30}
     type=_PATH,
     multiple=True,
     metavar="OUT",
-    help="Where to write: .keras, .onnx, or a folder for a SavedModel. Repeatable.",
+    help="Where to write: .keras, .onnx, .tflite, or a folder for a SavedModel. Repeatable.",
 )
 @_words("--position", "Where BN goes relative to the activation.")
 @click.option(
@@ -135,7 +135,7 @@ _RECIPES = {"bn-x5": BN_X5, "bn-x30": BN_X30}
 @click.option(
     "--fold/--no-fold",
     default=None,
-    help="Fold BN into other layers in what is written.  [default: fold in ONNX and SavedModel, not in .keras]",
+    help="Fold BN into other layers in what is written.  [default: fold, but not in .keras]",
 )
 @click.option(
     "--merge-branches/--no-merge-branches",

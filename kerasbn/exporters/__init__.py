@@ -1,4 +1,4 @@
-"""Write models for serving: ONNX, SavedModel and `.keras`, each one checked against the Keras model."""
+"""Write models for serving: ONNX, SavedModel, LiteRT and `.keras`, each one checked against the Keras model."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def export(
         model: A Keras model: Sequential, Functional, or subclassed and called before. Of a subclassed
             one the graph of its call at inference is written, in a `.keras` file too, without its
             class and its own way of training.
-        path: Where to write. The suffix decides the format: `.onnx`, `.keras`, none for the folder
+        path: Where to write. The suffix decides the format: `.onnx`, `.tflite`, `.keras`, none for the folder
             of a SavedModel.
-        format: `"onnx"`, `"saved_model"` or `"keras"`. Defaults to what the suffix says.
+        format: `"onnx"`, `"saved_model"`, `"litert"` or `"keras"`. Defaults to what the suffix says.
         fold: Whether to fold batch normalization as `kerasbn.fold` does; the model itself stays as
             it is. Defaults to `True`, in a `.keras` file too: use `False` for one to train further.
         merge_branches: Whether, where it is folded, parallel linear branches become one layer, as in
@@ -194,6 +194,10 @@ def _writer(kind: Format) -> _Writer:
             from kerasbn.exporters import saved_model
 
             return saved_model
+        case "litert":
+            from kerasbn.exporters import litert_file
+
+            return litert_file
         case "keras":
             return keras_file
 

@@ -14,7 +14,7 @@ class ExportReport:
 
     Attributes:
         path: Where.
-        format: `"onnx"`, `"saved_model"` or `"keras"`.
+        format: `"onnx"`, `"saved_model"`, `"litert"` or `"keras"`.
         bytes: The size of the file and what belongs to it beside it, or of all files of the folder.
         seconds: How long it took, verification included.
         nodes: The number of nodes of the graph; of layers in a `.keras` file.
@@ -48,8 +48,9 @@ class ExportReport:
 
 def versions() -> dict[str, str]:
     """The versions of kerasbn and of the packages that it writes with."""
-    packages = ("kerasbn", "keras", "tensorflow", "tf2onnx", "onnx", "onnxscript", "onnxruntime")
-    return {package: importlib.metadata.version(package) for package in packages}
+    packages = ("kerasbn", "keras", "tensorflow", "tf2onnx", "onnx", "onnxscript", "onnxruntime", "ai-edge-litert")
+    found = {package: list(importlib.metadata.distributions(name=package)) for package in packages}
+    return {package: distributions[0].version for package, distributions in found.items() if distributions}
 
 
 def size_of(path: Path) -> int:

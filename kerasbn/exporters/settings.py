@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,3 +50,8 @@ class Settings:
             check_layout(self.layout, kind)
         if self.warmup:
             check_warmup(self.layout)
+        if kind == "litert" and self.verify and importlib.util.find_spec("ai_edge_litert") is None:
+            raise OptionError(
+                "Format 'litert' is verified in LiteRT's own interpreter, which is not installed: pip install "
+                "'kerasbn[litert]'. With verify=False (--no-verify on the command line) it is written without."
+            )

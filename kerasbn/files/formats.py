@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from kerasbn.errors import OptionError
 
-Format = Literal["onnx", "saved_model", "keras"]
+Format = Literal["onnx", "saved_model", "litert", "keras"]
 
 Layout = Literal["tf_serving", "triton"]
 """The model servers that want a folder of their own making."""
@@ -21,7 +21,7 @@ _OF_LAYOUT: Mapping[Layout, tuple[Format, ...]] = {
 }
 """The formats that each takes, the default first."""
 
-_BY_SUFFIX: dict[str, Format] = {".onnx": "onnx", ".keras": "keras", "": "saved_model"}
+_BY_SUFFIX: dict[str, Format] = {".onnx": "onnx", ".tflite": "litert", ".keras": "keras", "": "saved_model"}
 
 
 def format_of(path: Path, layout: Layout | None = None) -> Format:
@@ -34,8 +34,8 @@ def format_of(path: Path, layout: Layout | None = None) -> Format:
         return _formats_of(layout)[0]
     if path.suffix not in _BY_SUFFIX:
         raise OptionError(
-            f"Cannot tell the format of {str(path)!r} from its suffix {path.suffix!r}: use .onnx, .keras, or no suffix "
-            "for the folder of a SavedModel."
+            f"Cannot tell the format of {str(path)!r} from its suffix {path.suffix!r}: use .onnx, .tflite, .keras, or "
+            "no suffix for the folder of a SavedModel."
         )
     return _BY_SUFFIX[path.suffix]
 

@@ -97,7 +97,7 @@ np.save(sys.argv[3], model(np.load(sys.argv[2]), training=False))
 
 def test_what_is_written_needs_no_kerasbn(folder, tmp_path):
     """All of it in new processes: rewrite, and load without kerasbn."""
-    outputs = [tmp_path / name for name in ("new.keras", "new.onnx", "new")]
+    outputs = [tmp_path / name for name in ("new.keras", "new.onnx", "new.tflite", "new")]
     before = (folder / "m.keras").read_bytes()
     arguments = [part for output in outputs for part in ("-o", output)]
     process = _python(_RUN, "m.keras", "--norm", "keras", *arguments, cwd=folder)

@@ -5,12 +5,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 
+from kerasbn.files.formats import format_of
 from kerasbn.verification.interface import input_tensors, output_tensors
 from tests.helpers import inference, random_inputs, randomize
 
-FORMATS = {"onnx": "model.onnx", "saved_model": "model", "keras": "model.keras"}
+FORMATS = {"onnx": "model.onnx", "saved_model": "model", "litert": "model.tflite", "keras": "model.keras"}
 
 
 def _chain(*chain, shape=(8, 8, 4)):
@@ -184,7 +186,8 @@ CASES = {
         lambda: _chain(layers.Conv1D(6, 3, padding="causal"), layers.Conv1DTranspose(5, 3), shape=(9, 4)),
         *("x", "y"),
     ),
-    "3D convolution": (lambda: _chain(layers.Conv3D(5, 3), layers.PReLU(), shape=(5, 5, 5, 2)), "x", "y"),
+    "3D convolution": (lambda: _chain(layers.Conv3D(5, 3), shape=(5, 5, 5, 2)), "x", "y"),
+    "PReLU": (lambda: _chain(layers.Conv2D(5, 3), layers.PReLU(), layers.PReLU(shared_axes=[1, 2])), "x", "y"),
     "masked LSTM": (lambda: _tokens(7, layers.LSTM(4)), "tokens", "scores"),
     "masked GRU, any length": (lambda: _tokens(None, layers.Bidirectional(layers.GRU(4))), "tokens", "scores"),
     "LSTM with Dropout": (
@@ -236,6 +239,14 @@ def run_saved_model(path, inputs):
     return {name: output.numpy() for name, output in outputs.items()}
 
 
+def run_litert(path, inputs):
+    return Interpreter(str(path)).get_signature_runner("serving_default")(**inputs)
+
+
+RUNNERS = {"onnx": run_onnx, "saved_model": run_saved_model, "litert": run_litert}
+"""How each serving format is run."""
+
+
 def assert_serves(path, model, input_names, output_names, batches=(1, 2, 5)):
     """An exported file computes what the model computes, under these names."""
     for batch in batches:
@@ -246,7 +257,7 @@ def assert_serves(path, model, input_names, output_names, batches=(1, 2, 5)):
             assert (list(input_tensors(loaded)), list(output_tensors(loaded))) == (input_names, output_names)
             got = dict(zip(output_names, inference(loaded, inputs), strict=True))
         else:
-            got = (run_onnx if path.suffix == ".onnx" else run_saved_model)(path, by_name)
+            got = RUNNERS[format_of(path)](path, by_name)
         assert_close(expected, got)
 
 

@@ -12,10 +12,10 @@ import kerasbn
 from tests.exporters.cases import (
     CASES,
     FORMATS,
+    RUNNERS,
     assert_close,
     assert_serves,
     names_of,
-    run_onnx,
     run_saved_model,
 )
 from tests.helpers import inference, random_inputs, randomize, snapshot
@@ -52,14 +52,13 @@ def test_a_model_just_loaded_keeps_its_names(kind, tmp_path):
         assert_serves(path, source, *names)
 
 
-@pytest.mark.parametrize("kind", ["onnx", "saved_model"])
+@pytest.mark.parametrize("kind", RUNNERS)
 def test_random_layers_are_off(kind, tmp_path):
     model = CASES["random layers"][0]()
     path = tmp_path / FORMATS[kind]
     kerasbn.export(model, path)
-    run = run_onnx if kind == "onnx" else run_saved_model
     inputs = {"x": random_inputs(model)}
-    assert_close(run(path, inputs), run(path, inputs), tolerance=0)
+    assert_close(RUNNERS[kind](path, inputs), RUNNERS[kind](path, inputs), tolerance=0)
 
 
 PRECISIONS = ("mixed_float16", "mixed_bfloat16", "float16", "bfloat16", "float64")
@@ -73,7 +72,7 @@ def _of_precision(policy):
     return keras.Model(inputs, layers.LayerNormalization(dtype=policy, name="y")(x))
 
 
-@pytest.mark.parametrize("kind", ["onnx", "saved_model"])
+@pytest.mark.parametrize("kind", RUNNERS)
 @pytest.mark.parametrize("policy", PRECISIONS)
 def test_other_precisions_are_served_in_float32(policy, kind, tmp_path):
     model, twin = randomize(_of_precision(policy)), _of_precision("float32")
@@ -129,7 +128,7 @@ def test_a_custom_layer_that_nobody_registered(tmp_path):
             return 2 * inputs
 
     model = randomize(keras.Sequential([keras.Input((4,), name="x"), layers.Dense(3), Doubled(name="y")]))
-    for kind in ("onnx", "saved_model"):
+    for kind in RUNNERS:
         kerasbn.export(model, tmp_path / FORMATS[kind])
         assert_serves(tmp_path / FORMATS[kind], model, ["x"], ["y"])
     kerasbn.export(model, tmp_path / "model.keras")

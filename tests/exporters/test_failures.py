@@ -10,13 +10,13 @@ from keras import layers
 
 import kerasbn
 from kerasbn import ModelFileError, OptionError, UnsupportedModelError, VerificationError
-from kerasbn.exporters import keras_file, onnx_file, saved_model
+from kerasbn.exporters import keras_file, litert_file, onnx_file, saved_model
 from tests.exporters.cases import CASES, FORMATS
 from tests.helpers import randomize
 
 pytestmark = pytest.mark.tensorflow
 
-WRITERS = {"onnx": onnx_file, "saved_model": saved_model, "keras": keras_file}
+WRITERS = {"onnx": onnx_file, "saved_model": saved_model, "litert": litert_file, "keras": keras_file}
 
 
 def _model():
@@ -96,7 +96,7 @@ UNSUPPORTED = {
 
 
 @pytest.mark.parametrize("verify", [True, False])
-@pytest.mark.parametrize("kind", ["onnx", "saved_model"])
+@pytest.mark.parametrize("kind", ["onnx", "saved_model", "litert"])
 @pytest.mark.parametrize("case", UNSUPPORTED)
 def test_unsupported(case, kind, verify, tmp_path):
     build, culprit = UNSUPPORTED[case]

@@ -6,7 +6,7 @@ import pytest
 from keras import layers as L
 
 import kerasbn
-from tests.exporters.cases import FORMATS, assert_close, run_onnx, run_saved_model
+from tests.exporters.cases import FORMATS, RUNNERS, assert_close, run_onnx
 from tests.helpers import inference, randomize
 
 pytestmark = pytest.mark.tensorflow
@@ -103,7 +103,7 @@ def _called(kind):
     return randomize(model), inputs
 
 
-@pytest.mark.parametrize("kind", ["onnx", "saved_model"])
+@pytest.mark.parametrize("kind", RUNNERS)
 @pytest.mark.parametrize("case", CASES)
 def test_served(case, kind, tmp_path):
     make, names, folded, kept = CASES[case]
@@ -112,8 +112,7 @@ def test_served(case, kind, tmp_path):
     path = tmp_path / FORMATS[kind]
     report = kerasbn.export(model, path)
     assert (report.folded, report.kept) == (folded, kept)
-    run = run_onnx if kind == "onnx" else run_saved_model
-    assert_close(expected, run(path, inputs if make is Structured else {"inputs": inputs}))
+    assert_close(expected, RUNNERS[kind](path, inputs if make is Structured else {"inputs": inputs}))
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "a weight of its own"])

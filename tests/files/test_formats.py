@@ -8,19 +8,22 @@ from kerasbn.files.formats import checked_format, companions_of, format_of
 
 @pytest.mark.parametrize(
     ("path", "expected"),
-    [("a/m.onnx", "onnx"), ("m.keras", "keras"), ("m", "saved_model"), ("a.b/m", "saved_model"), ("m.x.onnx", "onnx")],
+    [
+        *[("a/m.onnx", "onnx"), ("m.x.onnx", "onnx"), ("m.tflite", "litert"), ("m.keras", "keras")],
+        *[("m", "saved_model"), ("a.b/m", "saved_model")],
+    ],
 )
 def test_the_suffix_decides(path, expected):
     assert format_of(Path(path)) == expected
 
 
-@pytest.mark.parametrize("path", ["m.h5", "m.pb", "m.ONNX", "m.tflite", "m.v2"])
+@pytest.mark.parametrize("path", ["m.h5", "m.pb", "m.ONNX", "m.lite", "m.v2"])
 def test_a_suffix_of_nothing(path):
     with pytest.raises(OptionError, match=path):
         format_of(Path(path))
 
 
-@pytest.mark.parametrize("name", ["onnx", "saved_model", "keras"])
+@pytest.mark.parametrize("name", ["onnx", "saved_model", "litert", "keras"])
 def test_by_name(name):
     assert checked_format(name, Path("m.keras")) == name
 

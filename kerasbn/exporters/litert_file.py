@@ -1,0 +1,63 @@
+"""Write files for LiteRT (TensorFlow Lite), through TensorFlow's converter."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+from tensorflow.lite.python import schema_py_generated as schema
+from tensorflow.lite.python.convert_phase import ConverterError
+
+from kerasbn.errors import UnsupportedModelError
+from kerasbn.exporters import recurrent_loops, saved_model
+from kerasbn.exporters.logs import silent_logs
+from kerasbn.exporters.settings import Settings
+from kerasbn.verification.interface import Arrays, Interface
+
+_SIGNATURE = "serving_default"
+_CULPRIT = re.compile(r'error: loc\(\D*?"(\w+):", "([^"@]+)')
+"""The operation and its name in the graph, in what the converter says of where an error is."""
+
+
+def write(model: keras.Model, interface: Interface, path: Path, settings: Settings) -> int:
+    """Write a model for LiteRT, with its built-in operators alone.
+
+    Returns:
+        The number of operators.
+
+    Raises:
+        UnsupportedModelError: if the model computes something that these are not enough for.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder, silent_logs():
+        with recurrent_loops.traced(model):
+            saved_model.write(model, interface, Path(folder), settings)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[_SIGNATURE])
+        try:
+            content = converter.convert()
+        except ConverterError as error:
+            raise _refusal(model.name, str(error)) from error
+    path.write_bytes(content)
+    graphs = schema.ModelT.InitFromPackedBuf(content).subgraphs
+    return sum(len(graph.operators) for graph in graphs)
+
+
+def runner(path: Path, model: keras.Model, interface: Interface) -> Callable[[Arrays], Arrays]:
+    """A function that runs a LiteRT file in its interpreter, without XNNPACK, which announces itself on stderr."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    run = Interpreter(str(path), experimental_op_resolver_type=plain).get_signature_runner(_SIGNATURE)
+    return lambda inputs: run(**inputs)
+
+
+def _refusal(name: str, message: str) -> UnsupportedModelError:
+    found = dict(_CULPRIT.findall(message))
+    what = ", ".join(f"{operation} (in {where})" for operation, where in found.items()) or "something"
+    return UnsupportedModelError(
+        f"Model {name!r} computes {what}, which LiteRT's built-in operators are not enough for. Export to ONNX or "
+        "SavedModel instead, or replace the layers that compute it."
+    )
