@@ -135,6 +135,87 @@ def test_weights_do_not_pass_through_the_converter(tmp_path, monkeypatch):
     assert max(seen) < 100_000
 
 
+def _chain(shape, *chain):
+    return keras.Sequential([keras.Input(shape, name="x"), *chain])
+
+
+class _Scaled(layers.Layer):
+    """Scales and shifts by constants."""
+
+    def __init__(self, scale, shift):
+        super().__init__()
+        self.scale, self.shift = np.asarray(scale, "float32"), np.asarray(shift, "float32")
+
+    def call(self, x):
+        return x * self.scale + self.shift
+
+
+def _shared():
+    """A normalization of what two layers see, so that it cannot be folded."""
+    inputs = keras.Input((8, 8, 3), name="x")
+    x = layers.BatchNormalization()(layers.Conv2D(4, 3, activation="relu")(inputs))
+    return keras.Model(inputs, [layers.Conv2D(4, 3, padding="same")(x), layers.MaxPooling2D()(keras.ops.tanh(x))])
+
+
+# A model, and how often which node is in the file.
+NODES = {
+    "behind an activation": (
+        lambda: _chain(
+            (8, 8, 3), layers.Conv2D(4, 3, activation="relu"), layers.BatchNormalization(), layers.MaxPooling2D()
+        ),
+        {"BatchNormalization": 1, "Mul": 0, "Add": 0, "Transpose": 2},
+    ),
+    "used twice": (_shared, {"BatchNormalization": 1, "Mul": 0, "Add": 0}),
+    "3D": (
+        lambda: _chain((5, 5, 5, 2), layers.Conv3D(4, 3, activation="relu"), layers.BatchNormalization()),
+        {"BatchNormalization": 1, "Mul": 0},
+    ),
+    "channels first": (
+        lambda: _chain((3, 8, 8), layers.BatchNormalization(axis=1), layers.Activation("tanh")),
+        {"BatchNormalization": 1, "Mul": 0, "Add": 0},
+    ),
+    "any scale and shift": (
+        lambda: _chain((8, 8, 3), layers.Conv2D(2, 3, activation="relu"), _Scaled([2, 3], [4, 5]), layers.Conv2D(2, 3)),
+        {"BatchNormalization": 1, "Mul": 0, "Add": 0},
+    ),
+    "one number for all channels": (
+        lambda: _chain((8, 8, 3), layers.Conv2D(2, 3, activation="relu"), _Scaled(2, 3), layers.Conv2D(2, 3)),
+        {"BatchNormalization": 0, "Mul": 1, "Add": 1},
+    ),
+    "along another axis": (
+        lambda: _chain((8, 8, 3), layers.BatchNormalization(axis=2), layers.Activation("tanh")),
+        {"BatchNormalization": 0, "Mul": 1, "Add": 1},
+    ),
+    "vectors": (
+        lambda: _chain((6,), layers.Dense(4, "tanh"), layers.BatchNormalization(), layers.Activation("tanh")),
+        {"BatchNormalization": 0, "Mul": 1, "Add": 2},
+    ),
+    "padded with zeros": (
+        lambda: _chain((9, 9, 3), layers.ZeroPadding2D(((0, 1), (2, 1))), layers.Conv2D(4, 3, strides=2)),
+        {"Pad": 0, "Conv": 1},
+    ),
+    "padded with zeros, depthwise": (
+        lambda: _chain((9, 9, 3), layers.Conv2D(4, 3), layers.ZeroPadding2D(), layers.DepthwiseConv2D(3)),
+        {"Pad": 0, "Conv": 2},
+    ),
+    "padded ahead of a maximum": (
+        lambda: _chain((9, 9, 3), layers.ZeroPadding2D(), layers.MaxPooling2D()),
+        {"Pad": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NODES)
+def test_nodes(case, tmp_path):
+    build, expected = NODES[case]
+    model = randomize(build())
+    proto = _exported(model, tmp_path)
+    found = collections.Counter(node.op_type for node in proto.graph.node)
+    assert {op_type: found[op_type] for op_type in expected} == expected
+    outputs = [output.name for output in proto.graph.output]
+    assert_serves(tmp_path / "model.onnx", model, ["x"], outputs)
+
+
 TWICE = ("image classifier", "masked GRU, any length", "LSTM with Dropout", "attention", "1D convolutions")
 
 
