@@ -19,7 +19,11 @@ from kerasbn.exporters.onnx_stable import name, put_in_order
 from kerasbn.exporters.recurrent_operators import RecurrentOperators
 from kerasbn.exporters.report import versions
 from kerasbn.exporters.settings import Settings
+from kerasbn.files.formats import companions_of
 from kerasbn.verification.interface import Arrays, Interface
+
+LARGEST = 2**31 - 2**24
+"""The most bytes of weights in one file, which can hold 2 GiB with the graph."""
 
 
 def write(model: keras.Model, interface: Interface, path: Path, settings: Settings) -> int:
@@ -41,7 +45,7 @@ def write(model: keras.Model, interface: Interface, path: Path, settings: Settin
         simplify(written, batch_normalization=True)
         name(written, weights)
     _describe(written, model.name, interface)
-    ir.save(written, path)
+    _save(written, path)
     _check(path, model.name)
     return len(written.graph)
 
@@ -58,6 +62,13 @@ def _describe(model: ir.Model, name: str, interface: Interface) -> None:
     model.graph.name = name
     model.graph.doc_string = None
     _name_open_dimensions(model.graph, interface)
+
+
+def _save(model: ir.Model, path: Path) -> None:
+    """In one file, or where that would be too large, with the weights in another one beside it."""
+    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values())
+    (data,) = companions_of("onnx", path)
+    ir.save(model, path, external_data=data.name if weights > LARGEST else None)
 
 
 def _check(path: Path, name: str) -> None:

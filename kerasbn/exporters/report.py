@@ -54,7 +54,5 @@ def versions() -> dict[str, str]:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
-    if path.is_dir():
-        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    return path.stat().st_size
+    """Bytes of a file, or of all files in a folder; 0 where there is neither."""
+    return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())

@@ -16,6 +16,7 @@ import tf2onnx
 from keras import layers
 
 import kerasbn
+from kerasbn.exporters import onnx_file
 from tests.exporters.cases import CASES, assert_serves
 from tests.helpers import randomize
 
@@ -133,6 +134,25 @@ def test_weights_do_not_pass_through_the_converter(tmp_path, monkeypatch):
     report = kerasbn.export(randomize(model), tmp_path / "model.onnx")
     assert report.bytes > 4 * model.count_params()
     assert max(seen) < 100_000
+
+
+def test_weights_that_one_file_cannot_hold_are_beside_it(tmp_path, monkeypatch):
+    model, path, data = randomize(_convolutions()), tmp_path / "model.onnx", tmp_path / "model.onnx.data"
+    with monkeypatch.context() as patched:
+        patched.setattr(onnx_file, "LARGEST", 1000)
+        report = kerasbn.export(model, path)
+    assert sorted(tmp_path.iterdir()) == [path, data]
+    assert report.bytes == path.stat().st_size + data.stat().st_size
+    assert path.stat().st_size < 20_000 < data.stat().st_size
+    assert_serves(path, model, ["x"], ["y"])
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for file in (path, data):
+        file.rename(moved / file.name)
+    assert_serves(moved / path.name, model, ["x"], ["y"])
+
+    kerasbn.export(model, moved / path.name, overwrite=True)
+    assert list(moved.iterdir()) == [moved / path.name]
 
 
 def _chain(shape, *chain):
