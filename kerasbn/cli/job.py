@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import keras
 
     from kerasbn.exporters import ExportReport
+    from kerasbn.exporters.settings import Quantize
     from kerasbn.planner import Plan
 
 
@@ -46,6 +47,7 @@ class Job:
     fold: bool | None
     opset: int
     layout: Layout | None
+    quantize: Quantize | None
     dry_run: bool
     as_json: bool
     no_verify: bool
@@ -63,7 +65,7 @@ class Job:
             data, population = (path and load_sample(path) for path in (self.data, self.calibrate))
             with self._step("Planning"):
                 plan = self._plan(source, population if data is None else data)
-            reports = [] if self.dry_run else self._write(plan, population)
+            reports = [] if self.dry_run else self._write(plan, population, data if population is None else population)
         self._print(plan, reports)
 
     def _check_paths(self) -> None:
@@ -92,7 +94,7 @@ class Job:
         norm = keras.layers.BatchNormalization() if self.settings["norm"] == "keras" else None
         return plan(source, **{**self.settings, "norm": norm, "data": sample})
 
-    def _write(self, plan: Plan, population: Any) -> list[ExportReport]:
+    def _write(self, plan: Plan, population: Any, sample: Any) -> list[ExportReport]:
         from kerasbn.exporters import write_and_verify
         from kerasbn.exporters.settings import Settings
         from kerasbn.planner import applied
@@ -130,6 +132,8 @@ class Job:
                         verify=not self.no_verify,
                         opset=self.opset,
                         layout=None if output.suffix else self.layout,
+                        quantize=self.quantize,
+                        data=None if self.quantize is None else sample,
                     )
                     reports.append(write_and_verify(result, output, temporary, kind, settings))
             return reports

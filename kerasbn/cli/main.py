@@ -149,6 +149,12 @@ _RECIPES = {"bn-x5": BN_X5, "bn-x30": BN_X30}
     type=click.Choice(LAYOUTS),
     help="Write folders as that model server wants them: a SavedModel for TensorFlow Serving, ONNX for Triton.",
 )
+@click.option(
+    "--quantize",
+    type=click.Choice(["float16", "int8_dynamic", "int8"]),
+    help="Write ONNX and LiteRT files with smaller numbers. int8 measures the ranges of activations on the inputs of "
+    "--calibrate, else of --data.",
+)
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
 @click.option("--no-verify", is_flag=True, help="Skip the checks of what was written.")

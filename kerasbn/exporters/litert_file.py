@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -32,10 +33,40 @@ def write(model: keras.Model, interface: Interface, path: Path, settings: Settin
     Raises:
         UnsupportedModelError: if the model computes something that these are not enough for.
     """
+    return _write(model, interface, path, settings, lambda converter: None)
+
+
+def quantize(
+    model: keras.Model, interface: Interface, path: Path, settings: Settings, batches: Sequence[Arrays]
+) -> int:
+    """Write a model for LiteRT as `write` does, quantized. Inputs and outputs stay as they are.
+
+    Args:
+        model: The model.
+        interface: How it is served.
+        path: Where.
+        settings: Say how to quantize it.
+        batches: What the ranges of activations are measured on.
+    """
+
+    def set_up(converter: Any) -> None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if settings.quantize == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        elif settings.quantize == "int8":
+            converter.representative_dataset = lambda: map(dict, batches)
+
+    return _write(model, interface, path, settings, set_up)
+
+
+def _write(
+    model: keras.Model, interface: Interface, path: Path, settings: Settings, set_up: Callable[[Any], None]
+) -> int:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder, silent_logs():
         with recurrent_loops.traced(model):
             saved_model.write(model, interface, Path(folder), settings)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[_SIGNATURE])
+        set_up(converter)
         try:
             content = converter.convert()
         except ConverterError as error:

@@ -42,7 +42,7 @@ def write(model: keras.Model, interface: Interface, path: Path, settings: Settin
             traced = trace(model, interface, [each for each in model.variables if not _is_per_channel(each)])
         written, weights = converted(traced, operators, settings.opset)
         put_in_order(written)
-        simplify(written, batch_normalization=True)
+        simplify(written, batch_normalization=settings.quantize is None)  # a node that int8 is slower with
         name(written, weights)
     _describe(written, model.name, interface)
     _save(written, path)

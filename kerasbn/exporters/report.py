@@ -22,6 +22,7 @@ class ExportReport:
         kept: How many were not, by the value of their `Reason`. Empty if folding was not asked for.
         max_error: The greatest difference from the Keras model's outputs, relative to the greatest
             output. `None` if it was not verified.
+        quantize: How it was quantized; then `max_error` is that of the quantized file.
         inputs: The type and shape of each input, by name.
         outputs: The type and shape of each output, by name.
         notes: What differs from the model's own inputs and outputs, in words.
@@ -36,6 +37,7 @@ class ExportReport:
     folded: int
     kept: dict[str, int]
     max_error: float | None
+    quantize: str | None
     inputs: dict[str, str]
     outputs: dict[str, str]
     notes: tuple[str, ...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -12,6 +12,8 @@ import numpy as np
 from kerasbn.errors import VerificationError, quoted
 from kerasbn.verification.interface import Arrays, Interface
 from kerasbn.verification.samples import Sample, exact_reference, reference
+
+_TINY = float(np.finfo(np.float32).tiny)
 
 
 def check_parity(
@@ -46,6 +48,40 @@ def check_parity(
     return max(_compare(model, interface, candidate, what, sample, tolerance) for sample in samples)
 
 
+def check_likeness(
+    candidate: Callable[[Arrays], Arrays], what: str, samples: Iterable[Sample], *, tolerance: float
+) -> float:
+    """Compare a quantized model with the Keras model it came from.
+
+    What is bounded is the root mean square of the difference, relative to that of the output: the numbers are coarse,
+    and a single example at the border of two classes may well go to the other side.
+
+    Args:
+        candidate: Computes the written model's outputs.
+        what: The name of the written model, for the message.
+        samples: The batches to compare on.
+        tolerance: What is allowed.
+
+    Returns:
+        The greatest difference, relative to the greatest output.
+
+    Raises:
+        VerificationError: if the two differ by more, or the written model cannot be run.
+    """
+    found = [
+        (name, each) for sample in samples for name, each in _differences(sample, _run(candidate, what, sample), what)
+    ]
+    for name, each in found:
+        if not each.mean <= tolerance * each.mean_scale:
+            raise VerificationError(
+                f"Output {name!r} of {what} differs from the Keras model's by {each.mean:.3g} (root mean square), "
+                f"where it is {each.mean_scale:.3g} itself; {tolerance:g} of that is allowed. Nothing was kept. Give "
+                "data that is more like what the model will be served, or quantize less: 'float16'. Without "
+                "verification it is written all the same."
+            )
+    return max(each.relative for _, each in found)
+
+
 def _compare(
     model: keras.Model,
     interface: Interface,
@@ -54,23 +90,16 @@ def _compare(
     sample: Sample,
     tolerance: float,
 ) -> float:
-    expected = sample.expected
-    try:
-        got = candidate(sample.inputs)
-    except Exception as error:
-        shapes = {name: array.shape for name, array in sample.inputs.items()}
-        raise VerificationError(f"{what} cannot be run on inputs of the shapes {shapes}: {quoted(error)}.") from error
-    if got.keys() != expected.keys():
-        raise VerificationError(f"{what} has the outputs {sorted(got)} instead of {sorted(expected)}.")
-    differences = {name: _Difference.of(name, expected[name], got[name], what) for name in expected}
+    differences = dict(_differences(sample, _run(candidate, what, sample), what))
     if all(each.relative <= tolerance for each in differences.values()):
         return max(each.relative for each in differences.values())
     nudged = reference(model, interface, {name: _nudged(array) for name, array in sample.inputs.items()})
     exact = exact_reference(model, interface, sample.inputs)
     for name, each in differences.items():
-        noise = 30 * _Difference.of(name, expected[name], nudged[name], what).greatest
+        expected = sample.expected[name]
+        noise = 30 * _Difference.of(name, expected, nudged[name], what).greatest
         if exact is not None:
-            noise = max(noise, 2 * _Difference.of(name, exact[name], expected[name], what).greatest)
+            noise = max(noise, 2 * _Difference.of(name, exact[name], expected, what).greatest)
         if not each.greatest <= max(tolerance * each.scale, noise):
             raise VerificationError(
                 f"Output {name!r} of {what} differs from the Keras model's by {each.greatest:.3g}, where "
@@ -80,6 +109,22 @@ def _compare(
     return max(each.relative for each in differences.values())
 
 
+def _run(candidate: Callable[[Arrays], Arrays], what: str, sample: Sample) -> Arrays:
+    try:
+        got = candidate(sample.inputs)
+    except Exception as error:
+        shapes = {name: array.shape for name, array in sample.inputs.items()}
+        raise VerificationError(f"{what} cannot be run on inputs of the shapes {shapes}: {quoted(error)}.") from error
+    if got.keys() != sample.expected.keys():
+        raise VerificationError(f"{what} has the outputs {sorted(got)} instead of {sorted(sample.expected)}.")
+    return got
+
+
+def _differences(sample: Sample, got: Arrays, what: str) -> Iterator[tuple[str, _Difference]]:
+    for name, expected in sample.expected.items():
+        yield name, _Difference.of(name, expected, got[name], what)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Difference:
     """How far two arrays are apart.
@@ -87,10 +132,14 @@ class _Difference:
     Attributes:
         greatest: The greatest difference; not a number where one alone is not finite.
         scale: The greatest number expected.
+        mean: The root mean square of the difference; not a number where `greatest` is none.
+        mean_scale: That of the numbers expected.
     """
 
     greatest: float
     scale: float
+    mean: float
+    mean_scale: float
 
     @property
     def relative(self) -> float:
@@ -102,19 +151,25 @@ class _Difference:
         """The difference in an output of that name.
 
         Raises:
-            VerificationError: if they are of other shapes, or hold other strings.
+            VerificationError: if they are of other shapes.
         """
         if expected.shape != got.shape:
             raise VerificationError(f"Output {name!r} of {what} has the shape {got.shape} instead of {expected.shape}.")
         if expected.dtype.kind in "OSU":
-            same = np.array_equal(expected.astype("S"), got.astype("S"))
-            return cls(0.0 if same else float("nan"), 1.0)
+            apart = 0.0 if np.array_equal(expected.astype("S"), got.astype("S")) else float("nan")
+            return cls(apart, 1.0, apart, 1.0)
         expected, got = (np.asarray(array, np.float64) for array in (expected, got))
         finite = np.isfinite(expected)
-        scale = max(float(np.max(np.abs(expected[finite]), initial=0.0)), float(np.finfo(np.float32).tiny))
-        with np.errstate(invalid="ignore"):
-            greatest = float(np.max(np.where(finite, np.abs(expected - got), 0.0), initial=0.0))
-        return cls(greatest if np.array_equal(finite, np.isfinite(got)) else float("nan"), scale)
+        if not np.array_equal(finite, np.isfinite(got)):
+            return cls(float("nan"), 1.0, float("nan"), 1.0)
+        expected, got = expected[finite], got[finite]
+        (greatest, mean), (scale, mean_scale) = map(_sizes, (expected - got, expected))
+        return cls(greatest, max(scale, _TINY), mean, max(mean_scale, _TINY))
+
+
+def _sizes(array: Any) -> tuple[float, float]:
+    """The greatest magnitude, and the root mean square."""
+    return (float(np.max(np.abs(array))), float(np.sqrt(np.mean(np.square(array))))) if array.size else (0.0, 0.0)
 
 
 def _nudged(array: Any) -> Any:

@@ -14,7 +14,7 @@ from kerasbn import planner
 from kerasbn.cli import job, main
 from kerasbn.exporters import onnx_file
 from tests.exporters.cases import assert_serves
-from tests.helpers import assert_same_function, names, randomize
+from tests.helpers import assert_same_function, names, random_inputs, randomize
 
 pytestmark = pytest.mark.tensorflow
 
@@ -129,6 +129,8 @@ BAD = {
     "no sample": ("m.keras -o a.keras --calibrate none.npy", "none.npy"),
     "sample of another kind": ("m.keras -o a.keras --calibrate m.keras", ".npz"),
     "no data": ("m.keras -o a.keras --data none.npy", "none.npy"),
+    "int8 of no data": ("m.keras -o a.onnx --quantize int8", "--calibrate or --data"),
+    "quantized in a format without": ("m.keras -o a.keras --quantize float16", "'onnx' and 'litert'"),
     "broken sample": ("m.keras -o a.keras --calibrate broken.npy", "cannot be read"),
     "sample of another shape": ("m.keras -o a.keras --calibrate narrow.npy", "has shape"),
     "rate without an optimizer": ("plain.keras -o a.keras --lr-scale 5", "learning_rate_scale"),
@@ -273,6 +275,21 @@ def test_bad_config(config, command, tmp_path):
     assert str(tmp_path / "options.toml") in error
     assert BAD_CONFIGS[config] in error
     assert not (tmp_path / "new.keras").exists()
+
+
+@pytest.mark.parametrize("flag", ["--calibrate", "--data"])
+def test_quantize(flag, command, folder, tmp_path):
+    np.save(tmp_path / "sample.npy", random_inputs(keras.models.load_model(folder / "m.keras"), 40))
+    outputs = [tmp_path / name for name in ("new.onnx", "new.tflite")]
+    arguments = [part for output in outputs for part in ("-o", output)]
+    status, out, errors = command(
+        *("m.keras", *arguments, "--json", "-q", "--quantize", "int8", flag, tmp_path / "sample.npy")
+    )
+    assert status == 0, errors
+    reports = json.loads(out)["outputs"]
+    assert [report["quantize"] for report in reports] == ["int8", "int8"]
+    assert all(0 < report["max_error"] <= 0.1 for report in reports)
+    assert all(output.is_file() for output in outputs)
 
 
 @pytest.mark.parametrize("form", ["sample.npy", "sample.npz", "named.npz"])
