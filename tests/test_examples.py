@@ -46,6 +46,16 @@ def test_speech(tmp_path):
         assert logits.shape == (count, (frames + 1) // 2, 11)
 
 
+def test_quantize(tmp_path):
+    shown = run("quantize.py", "--epochs", "1", "--output", tmp_path)
+    size = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert len(size) == 7
+    assert all(name in shown for name in size)
+    for suffix in (".onnx", ".tflite"):
+        assert size[f"digits-float16{suffix}"] < 0.6 * size[f"digits-float32{suffix}"]
+        assert size[f"digits-int8{suffix}"] < 0.4 * size[f"digits-float32{suffix}"]
+
+
 @pytest.fixture
 def speech(monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLES)
