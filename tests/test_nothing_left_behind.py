@@ -91,6 +91,7 @@ VERBS = {
     "onnx": lambda model, folder: kerasbn.export(model, folder / "model.onnx"),
     "saved_model": lambda model, folder: kerasbn.export(model, folder / "model"),
     "litert": lambda model, folder: kerasbn.export(model, folder / "model.tflite"),
+    "openvino": lambda model, folder: kerasbn.export(model, folder / "model.xml"),
     "keras": lambda model, folder: kerasbn.export(model, folder / "model.keras"),
     "unfolded": lambda model, folder: kerasbn.export(model, folder / "model.onnx", fold=False),
     "plan": lambda model, folder: str(kerasbn.plan(model)),

@@ -69,7 +69,7 @@ _RECIPES = {"bn-x5": BN_X5, "bn-x30": BN_X30}
     type=_PATH,
     multiple=True,
     metavar="OUT",
-    help="Where to write: .keras, .onnx, .tflite, or a folder for a SavedModel. Repeatable.",
+    help="Where to write: .keras, .onnx, .tflite, .xml (OpenVINO), or a folder for a SavedModel. Repeatable.",
 )
 @_words("--position", "Where BN goes relative to the activation.")
 @click.option(
@@ -152,8 +152,8 @@ _RECIPES = {"bn-x5": BN_X5, "bn-x30": BN_X30}
 @click.option(
     "--quantize",
     type=click.Choice(["float16", "int8_dynamic", "int8"]),
-    help="Write ONNX and LiteRT files with smaller numbers. int8 measures the ranges of activations on the inputs of "
-    "--calibrate, else of --data.",
+    help="Write ONNX and LiteRT files with smaller numbers, in float16 OpenVINO's too. int8 measures the ranges of "
+    "activations on the inputs of --calibrate, else of --data.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")

@@ -1,4 +1,4 @@
-"""Write models for serving: ONNX, SavedModel, LiteRT and `.keras`, each one checked against the Keras model."""
+"""Write models for serving: ONNX, SavedModel, LiteRT, OpenVINO, `.keras`, each checked against the Keras model."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ def export(
         model: A Keras model: Sequential, Functional, or subclassed and called before. Of a subclassed
             one the graph of its call at inference is written, in a `.keras` file too, without its
             class and its own way of training.
-        path: Where to write. The suffix decides the format: `.onnx`, `.tflite`, `.keras`, none for the folder
-            of a SavedModel.
-        format: `"onnx"`, `"saved_model"`, `"litert"` or `"keras"`. Defaults to what the suffix says.
+        path: Where to write. The suffix decides the format: `.onnx`, `.tflite`, `.xml` (OpenVINO, with the weights
+            in `.bin` beside it), `.keras`, none for the folder of a SavedModel.
+        format: `"onnx"`, `"saved_model"`, `"litert"`, `"openvino"` or `"keras"`. Defaults to what the suffix says.
         fold: Whether to fold batch normalization as `kerasbn.fold` does; the model itself stays as
             it is. Defaults to `True`, in a `.keras` file too: use `False` for one to train further.
         merge_branches: Whether, where it is folded, parallel linear branches become one layer, as in
@@ -96,7 +96,7 @@ def export(
         warmup: Whether TensorFlow Serving finds requests to warm up with: the batches that are verified. Needs the
             extra `kerasbn[serving]`. Defaults to `False`.
         overwrite: Whether an existing file or folder may be replaced. Defaults to `False`.
-        quantize: Of an ONNX or LiteRT file, once it is right in float32: `"float16"` for half the size;
+        quantize: Of an ONNX or LiteRT file, once it is right in float32: `"float16"` for half the size (OpenVINO too);
             `"int8_dynamic"` for weights in int8, where nothing is known of the inputs; `"int8"` for activations as
             well, the fastest; ONNX Runtime's is meant for CPUs with VNNI. The root mean square of the difference may
             be 0.01, 0.1 and 0.1 of the output's. Defaults to `None`.
@@ -238,6 +238,10 @@ def _writer(kind: Format) -> _Writer:
             from kerasbn.exporters import litert_file
 
             return litert_file
+        case "openvino":
+            from kerasbn.exporters import openvino_file
+
+            return openvino_file
         case "keras":
             return keras_file
 
@@ -252,10 +256,15 @@ class _Quantizer(Protocol):
 
 
 def _quantizer(kind: Format) -> _Quantizer:
-    if kind == "litert":
-        from kerasbn.exporters import litert_file
+    match kind:
+        case "litert":
+            from kerasbn.exporters import litert_file
 
-        return litert_file
+            return litert_file
+        case "openvino":
+            from kerasbn.exporters import openvino_file
+
+            return openvino_file
     from kerasbn.exporters import onnx_quantization
 
     return onnx_quantization

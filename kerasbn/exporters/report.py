@@ -14,7 +14,7 @@ class ExportReport:
 
     Attributes:
         path: Where.
-        format: `"onnx"`, `"saved_model"`, `"litert"` or `"keras"`.
+        format: `"onnx"`, `"saved_model"`, `"litert"`, `"openvino"` or `"keras"`.
         bytes: The size of the file and what belongs to it beside it, or of all files of the folder.
         seconds: How long it took, verification included.
         nodes: The number of nodes of the graph; of layers in a `.keras` file.
@@ -50,7 +50,10 @@ class ExportReport:
 
 def versions() -> dict[str, str]:
     """The versions of kerasbn and of the packages that it writes with."""
-    packages = ("kerasbn", "keras", "tensorflow", "tf2onnx", "onnx", "onnxscript", "onnxruntime", "ai-edge-litert")
+    packages = (
+        *("kerasbn", "keras", "tensorflow", "tf2onnx", "onnx", "onnxscript", "onnxruntime"),
+        *("ai-edge-litert", "openvino"),  # where they are installed
+    )
     found = {package: list(importlib.metadata.distributions(name=package)) for package in packages}
     return {package: distributions[0].version for package, distributions in found.items() if distributions}
 

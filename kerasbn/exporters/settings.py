@@ -19,7 +19,11 @@ Quantize = Literal["float16", "int8_dynamic", "int8"]
 TOLERANCES: Mapping[Quantize, float] = {"float16": 0.01, "int8_dynamic": 0.1, "int8": 0.1}
 """The root mean square of the difference that is allowed, relative to that of the output."""
 
-_QUANTIZED: Mapping[str, tuple[str, ...]] = {"onnx": get_args(Quantize), "litert": get_args(Quantize)}
+_QUANTIZED: Mapping[str, tuple[str, ...]] = {
+    "onnx": get_args(Quantize),
+    "litert": get_args(Quantize),
+    "openvino": ("float16",),
+}
 """What each format has of them."""
 
 OPSETS = range(13, 19)
@@ -62,6 +66,10 @@ class Settings:
         if self.warmup:
             check_warmup(self.layout)
         self._check_quantize(kind)
+        if kind == "openvino" and importlib.util.find_spec("openvino") is None:
+            raise OptionError(
+                "Format 'openvino' needs OpenVINO, which is not installed: pip install 'kerasbn[openvino]'."
+            )
         if kind == "litert" and self.verify and importlib.util.find_spec("ai_edge_litert") is None:
             raise OptionError(
                 "Format 'litert' is verified in LiteRT's own interpreter, which is not installed: pip install "
@@ -77,9 +85,9 @@ class Settings:
             known = ", ".join(map(repr, get_args(Quantize)))
             raise OptionError(f"Option quantize is {self.quantize!r}; it must be None or one of {known}.")
         if self.quantize not in _QUANTIZED.get(kind, ()):
-            formats = " and ".join(repr(each) for each, kinds in _QUANTIZED.items() if self.quantize in kinds)
+            formats = ", ".join(repr(each) for each, kinds in _QUANTIZED.items() if self.quantize in kinds)
             raise OptionError(
-                f"Option quantize={self.quantize!r} is for the formats {formats}, the format is {kind!r}."
+                f"Option quantize={self.quantize!r} is for the formats {formats}; the format is {kind!r}."
             )
         if self.quantize == "int8" and self.data is None and self.inputs is None:
             raise OptionError(

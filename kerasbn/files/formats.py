@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from kerasbn.errors import OptionError
 
-Format = Literal["onnx", "saved_model", "litert", "keras"]
+Format = Literal["onnx", "saved_model", "litert", "openvino", "keras"]
 
 Layout = Literal["tf_serving", "triton"]
 """The model servers that want a folder of their own making."""
@@ -21,7 +21,13 @@ _OF_LAYOUT: Mapping[Layout, tuple[Format, ...]] = {
 }
 """The formats that each takes, the default first."""
 
-_BY_SUFFIX: dict[str, Format] = {".onnx": "onnx", ".tflite": "litert", ".keras": "keras", "": "saved_model"}
+_BY_SUFFIX: dict[str, Format] = {
+    ".onnx": "onnx",
+    ".tflite": "litert",
+    ".xml": "openvino",
+    ".keras": "keras",
+    "": "saved_model",
+}
 
 
 def format_of(path: Path, layout: Layout | None = None) -> Format:
@@ -34,8 +40,8 @@ def format_of(path: Path, layout: Layout | None = None) -> Format:
         return _formats_of(layout)[0]
     if path.suffix not in _BY_SUFFIX:
         raise OptionError(
-            f"Cannot tell the format of {str(path)!r} from its suffix {path.suffix!r}: use .onnx, .tflite, .keras, or "
-            "no suffix for the folder of a SavedModel."
+            f"Cannot tell the format of {str(path)!r} from its suffix {path.suffix!r}: use .onnx, .tflite, .xml, "
+            ".keras, or no suffix for the folder of a SavedModel."
         )
     return _BY_SUFFIX[path.suffix]
 
@@ -61,10 +67,13 @@ def checked_format(name: str, path: Path) -> Format:
     """A format by its name, for a file at `path`.
 
     Raises:
-        OptionError: for a name that stands for none, and a path that Keras does not take.
+        OptionError: for a name that stands for none, and a path that the format does not take.
     """
-    if name == "keras" and path.suffix != ".keras":
-        raise OptionError(f"Option format is 'keras', but {str(path)!r} has not the suffix .keras that Keras asks for.")
+    for format_, suffix, whose in (("keras", ".keras", "Keras"), ("openvino", ".xml", "OpenVINO")):
+        if name == format_ and path.suffix != suffix:
+            raise OptionError(
+                f"Option format is {name!r}, but {str(path)!r} has not the suffix {suffix} that {whose} asks for."
+            )
     for known in _BY_SUFFIX.values():
         if name == known:
             return known
@@ -72,5 +81,10 @@ def checked_format(name: str, path: Path) -> Format:
 
 
 def companions_of(kind: Format, path: Path) -> tuple[Path, ...]:
-    """The files beside the one at `path` that a format may have: ONNX the weights, where they are large."""
-    return (path.with_name(f"{path.name}.data"),) if kind == "onnx" else ()
+    """The files beside the one at `path` that a format may have: the weights, in ONNX where they are large."""
+    match kind:
+        case "onnx":
+            return (path.with_name(f"{path.name}.data"),)
+        case "openvino":
+            return (path.with_suffix(".bin"),)
+    return ()

@@ -130,7 +130,7 @@ BAD = {
     "sample of another kind": ("m.keras -o a.keras --calibrate m.keras", ".npz"),
     "no data": ("m.keras -o a.keras --data none.npy", "none.npy"),
     "int8 of no data": ("m.keras -o a.onnx --quantize int8", "--calibrate or --data"),
-    "quantized in a format without": ("m.keras -o a.keras --quantize float16", "'onnx' and 'litert'"),
+    "quantized in a format without": ("m.keras -o a.keras --quantize float16", "'onnx', 'litert', 'openvino'"),
     "broken sample": ("m.keras -o a.keras --calibrate broken.npy", "cannot be read"),
     "sample of another shape": ("m.keras -o a.keras --calibrate narrow.npy", "has shape"),
     "rate without an optimizer": ("plain.keras -o a.keras --lr-scale 5", "learning_rate_scale"),

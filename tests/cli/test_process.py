@@ -97,13 +97,13 @@ np.save(sys.argv[3], model(np.load(sys.argv[2]), training=False))
 
 def test_what_is_written_needs_no_kerasbn(folder, tmp_path):
     """All of it in new processes: rewrite, and load without kerasbn."""
-    outputs = [tmp_path / name for name in ("new.keras", "new.onnx", "new.tflite", "new")]
+    outputs = [tmp_path / name for name in ("new.keras", "new.onnx", "new.tflite", "new.xml", "new")]
     before = (folder / "m.keras").read_bytes()
     arguments = [part for output in outputs for part in ("-o", output)]
     process = _python(_RUN, "m.keras", "--norm", "keras", *arguments, cwd=folder)
     assert (process.returncode, process.stderr) == (0, "")
     assert all(str(output) in process.stdout for output in outputs)
-    assert sorted(tmp_path.iterdir()) == sorted(outputs)
+    assert sorted(tmp_path.iterdir()) == sorted([*outputs, tmp_path / "new.bin"])
     assert (folder / "m.keras").read_bytes() == before
 
     source = keras.models.load_model(folder / "m.keras")

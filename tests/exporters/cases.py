@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import onnx
 import onnxruntime
+import openvino
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from keras import layers
@@ -12,7 +13,13 @@ from kerasbn.files.formats import format_of
 from kerasbn.verification.interface import input_tensors, output_tensors
 from tests.helpers import inference, random_inputs, randomize
 
-FORMATS = {"onnx": "model.onnx", "saved_model": "model", "litert": "model.tflite", "keras": "model.keras"}
+FORMATS = {
+    "onnx": "model.onnx",
+    "saved_model": "model",
+    "litert": "model.tflite",
+    "openvino": "model.xml",
+    "keras": "model.keras",
+}
 
 
 def _chain(*chain, shape=(8, 8, 4)):
@@ -243,7 +250,13 @@ def run_litert(path, inputs):
     return Interpreter(str(path)).get_signature_runner("serving_default")(**inputs)
 
 
-RUNNERS = {"onnx": run_onnx, "saved_model": run_saved_model, "litert": run_litert}
+def run_openvino(path, inputs):
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    outputs = compiled(inputs)
+    return {output.any_name: outputs[output] for output in compiled.outputs}
+
+
+RUNNERS = {"onnx": run_onnx, "saved_model": run_saved_model, "litert": run_litert, "openvino": run_openvino}
 """How each serving format is run."""
 
 

@@ -153,7 +153,7 @@ def test_report(kind, tmp_path):
     model = CASES["dense, dropout"][0]()
     path = tmp_path / FORMATS[kind]
     report = kerasbn.export(model, str(path))
-    files = [file for file in [path, *path.rglob("*")] if file.is_file()]
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert (report.path, report.format) == (path, kind)
     assert report.bytes == sum(len(file.read_bytes()) for file in files)
     assert report.nodes > 0

@@ -120,7 +120,7 @@ def test_small_probabilities_are_not_lost(tmp_path):
 # The file, the options, and parts of the message.
 REFUSED = {
     "no such form": ("model.onnx", {"quantize": "int4"}, OptionError, "'int4'; it must be None or one of 'float16'"),
-    "of a SavedModel": ("model", {"quantize": "float16"}, OptionError, "formats 'onnx' and 'litert'"),
+    "of a SavedModel": ("model", {"quantize": "float16"}, OptionError, "formats 'onnx', 'litert', 'openvino'"),
     "of a Keras file": ("model.keras", {"quantize": "float16"}, OptionError, "the format is 'keras'"),
     "int8 without data": ("model.onnx", {"quantize": "int8"}, OptionError, "pass data="),
     "data for nothing": ("model.onnx", {"data": np.ones((1, 8, 8, 3))}, OptionError, "Option data is for quantize"),

@@ -9,7 +9,13 @@ from kerasbn.files.formats import checked_format, companions_of, format_of
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        *[("a/m.onnx", "onnx"), ("m.x.onnx", "onnx"), ("m.tflite", "litert"), ("m.keras", "keras")],
+        *[
+            ("a/m.onnx", "onnx"),
+            ("m.x.onnx", "onnx"),
+            ("m.tflite", "litert"),
+            ("m.xml", "openvino"),
+            ("m.keras", "keras"),
+        ],
         *[("m", "saved_model"), ("a.b/m", "saved_model")],
     ],
 )
@@ -26,14 +32,20 @@ def test_a_suffix_of_nothing(path):
 @pytest.mark.parametrize("name", ["onnx", "saved_model", "litert", "keras"])
 def test_by_name(name):
     assert checked_format(name, Path("m.keras")) == name
+    assert checked_format("openvino", Path("m.xml")) == "openvino"
 
 
-@pytest.mark.parametrize(("name", "path"), [("h5", "m"), ("", "m"), (".onnx", "m"), ("keras", "m"), ("keras", "m.h5")])
+@pytest.mark.parametrize(
+    ("name", "path"), [("h5", "m"), ("", "m"), (".onnx", "m"), ("keras", "m"), ("keras", "m.h5"), ("openvino", "m")]
+)
 def test_a_name_of_nothing(name, path):
     with pytest.raises(OptionError, match="Option format"):
         checked_format(name, Path(path))
 
 
-@pytest.mark.parametrize(("kind", "name", "expected"), [("onnx", "a.b.onnx", ["a.b.onnx.data"]), ("keras", "m", [])])
+@pytest.mark.parametrize(
+    ("kind", "name", "expected"),
+    [("onnx", "a.b.onnx", ["a.b.onnx.data"]), ("openvino", "a.b.xml", ["a.b.bin"]), ("keras", "m", [])],
+)
 def test_companions(kind, name, expected):
     assert companions_of(kind, Path("folder") / name) == tuple(Path("folder") / each for each in expected)
