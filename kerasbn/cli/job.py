@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kerasbn.cli.quiet import tensorflow_imported_quietly
+from kerasbn.cli.quiet import stderr_for_python_alone, tensorflow_imported_quietly
 from kerasbn.errors import OptionError
 from kerasbn.files.formats import Layout, companions_of, format_of
 from kerasbn.files.model_file import check_model_file, load
@@ -59,7 +59,7 @@ class Job:
     def run(self) -> None:
         """Read, plan, rewrite, write and verify; nothing is in its place until everything is verified."""
         self._check_paths()
-        with tensorflow_imported_quietly(self.verbose):
+        with tensorflow_imported_quietly(self.verbose), stderr_for_python_alone(self.verbose):
             with self._step(f"Reading {self.model}"):
                 source = load(self.model, unsafe=self.unsafe)
             data, population = (path and load_sample(path) for path in (self.data, self.calibrate))

@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -24,6 +25,21 @@ def tensorflow_imported_quietly(verbose: bool) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+@contextlib.contextmanager
+def stderr_for_python_alone(verbose: bool) -> Iterator[None]:
+    """Drop what converters write to stderr from C++: Python writes to a copy of it. For a process of one's own."""
+    before: Any = sys.stderr
+    if verbose or before is None or before != sys.__stderr__:
+        yield
+        return
+    with open(os.dup(2), "w", encoding=before.encoding, errors=before.errors, buffering=1) as copy, _stderr_closed():
+        sys.stderr = copy
+        try:
+            yield
+        finally:
+            sys.stderr = before
 
 
 @contextlib.contextmanager
