@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import onnx
 import onnx_ir as ir
 import tensorflow as tf
 
+from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError
 from kerasbn.exporters.inference import InferenceFunction, frozen
 from kerasbn.exporters.onnx_stable import numbered
@@ -31,7 +33,7 @@ def converted(traced: InferenceFunction, operators: RecurrentOperators, opset: i
     served = [tensor.name for tensor in (*function.inputs[:own], *function.outputs)]
     renamed = dict(zip(served, [port.name for port in ports], strict=True))
     proto = _through_tf2onnx(function, renamed, operators, opset)
-    _refuse_foreign(proto, traced.model.name, opset)
+    _refuse_foreign(proto, traced.model, opset)
     model = ir.from_proto(proto)
     weights = zip((tensor.name for tensor in function.inputs[own:]), traced.weights, strict=True)
     return model, _hold(model.graph, dict(weights))
@@ -116,13 +118,24 @@ def _compose(ctx: Any, node: Any, inner_type: str, order: Callable[[str, str], l
     ctx.make_node("Sub", order(one.output[0], inner.output[0]), outputs=outputs, dtypes=[dtype], shapes=[shape])
 
 
-def _refuse_foreign(proto: onnx.ModelProto, name: str, opset: int) -> None:
+def _refuse_foreign(proto: onnx.ModelProto, model: keras.Model, opset: int) -> None:
     if foreign := {node.op_type: node.name for node in _nodes(proto.graph) if not _is_known(node, opset)}:
-        what = ", ".join(f"{op_type} (in {where})" for op_type, where in foreign.items())
+        what = ", ".join(f"{op_type} (in {_where(path, model)})" for op_type, path in foreign.items())
         raise UnsupportedModelError(
-            f"Model {name!r} computes {what}, which ONNX opset {opset} has no form for. "
+            f"Model {model.name!r} computes {what}, which ONNX opset {opset} has no form for. "
             "Export to SavedModel instead, or replace the layers that compute it."
         )
+
+
+def _where(path: str, model: keras.Model) -> str:
+    """The path of the layer that a node belongs to, if it has one: TensorFlow may number the names there."""
+    names = [layer.name for layer in _keras.sublayers(model) if layer is not model]
+    scopes = [
+        next((name for name in names if re.fullmatch(rf"{re.escape(name)}(_\d+)?", each)), None)
+        for each in path.split("/")
+    ]
+    layer = "/".join(dict.fromkeys(filter(None, scopes)))
+    return f"layer {layer!r}" if layer else path
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
