@@ -95,8 +95,8 @@ class Job:
         return plan(source, **{**self.settings, "norm": norm, "data": sample})
 
     def _write(self, plan: Plan, population: Any, sample: Any) -> list[ExportReport]:
-        from kerasbn.exporters import write_and_verify
         from kerasbn.exporters.settings import Settings
+        from kerasbn.exporters.writing import write_and_verify
         from kerasbn.planner import applied
         from kerasbn.statistics.calibration import calibrate
         from kerasbn.verification.interface import interface_of

@@ -11,7 +11,8 @@ import keras
 
 from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError
-from kerasbn.options import CustomLayers, Options
+from kerasbn.exporters.settings import Settings
+from kerasbn.options import Options
 from kerasbn.planner import applied, normalizations_left, plan
 from kerasbn.reasons import Reason
 from kerasbn.source.trace import as_one_layer, is_traceable, trace
@@ -35,9 +36,7 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(
-    model: keras.Model, *, fold: bool, merge_branches: bool = True, custom_layers: CustomLayers, example: Any = None
-) -> Iterator[Served]:
+def served(model: keras.Model, settings: Settings) -> Iterator[Served]:
     """What is written of a model, made for as long as the context lasts.
 
     The layers that need no change are the model's own, so layers that cannot be rebuilt from their
@@ -47,8 +46,8 @@ def served(
         UnsupportedModelError: if the model is subclassed and cannot be traced.
     """
     with _keras.forgotten_calls(_keras.sublayers(model)):
-        whole = _as_graph(model, example) if is_traceable(model) else model
-        yield _folded(whole, merge_branches, custom_layers) if fold else Served(whole, whole)
+        whole = _as_graph(model, settings.inputs) if is_traceable(model) else model
+        yield _folded(whole, settings) if settings.fold else Served(whole, whole)
 
 
 def _as_graph(model: keras.Model, example: Any) -> keras.Model:
@@ -63,12 +62,12 @@ def _as_graph(model: keras.Model, example: Any) -> keras.Model:
         raise
 
 
-def _folded(model: keras.Model, merge_branches: bool, custom_layers: CustomLayers) -> Served:
+def _folded(model: keras.Model, settings: Settings) -> Served:
     norms = sum(isinstance(layer, keras.layers.BatchNormalization) for layer in _keras.sublayers(model))
-    if not norms and not merge_branches:
+    if not norms and not settings.merge_branches:
         return Served(model, model)
     options: Options = {"position": "none", "dropout": "none", "fold": True, "copy": False}
-    options |= {"merge_branches": merge_branches, "custom_layers": custom_layers}
+    options |= {"merge_branches": settings.merge_branches, "custom_layers": settings.custom_layers}
     try:
         folding = plan(model, **options)
         folded = sum(edit.kind == "fold" for edit in folding.edits)

@@ -48,6 +48,11 @@ class Settings:
     quantize: Quantize | None = None
     data: Any = None
 
+    @property
+    def needs_samples(self) -> bool:
+        """Whether the model has to be run on something."""
+        return self.verify or self.warmup or self.quantize is not None
+
     def check(self, kind: Format) -> None:
         """Refuse what is not valid, or has no meaning for a format.
 
