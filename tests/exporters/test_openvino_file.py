@@ -11,7 +11,7 @@ from keras import layers
 
 import kerasbn
 from kerasbn import ModelFileError, OptionError, UnsupportedModelError
-from tests.exporters.cases import CASES, assert_close, named, run_openvino
+from tests.exporters.cases import CASES, FORMATS, assert_close, named, run_openvino
 from tests.helpers import inference, randomize
 
 pytestmark = pytest.mark.tensorflow
@@ -94,3 +94,17 @@ def test_without_openvino(verify, tmp_path, monkeypatch):
     with pytest.raises(OptionError, match=r"kerasbn\[openvino\]"):
         kerasbn.export(_model(), tmp_path / "model.xml", verify=verify)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("case", ["image classifier", "gelu, celu", "any size", "attention"])
+@pytest.mark.parametrize("kind", ["onnx", "saved_model"])
+def test_an_independent_reader_of_other_formats(kind, case, tmp_path):
+    """ONNX files and SavedModels, read by who did not write them; of a SavedModel OpenVINO sees no names of outputs."""
+    build, input_names, _ = CASES[case]
+    model, path = build(), tmp_path / FORMATS[kind]
+    kerasbn.export(model, path, verify=False)
+    inputs, by_name = named(model, [input_names], 3)
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    got = sorted(compiled(by_name).values(), key=np.ndim)
+    expected = sorted(inference(model, inputs), key=np.ndim)
+    assert_close(dict(enumerate(expected)), dict(enumerate(got)))
