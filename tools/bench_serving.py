@@ -1,0 +1,183 @@
+"""Latency of what `kerasbn.export` writes, beside what Keras's own `model.export` writes.
+
+    python tools/bench_serving.py                                   # all of it, about fifteen minutes
+    python tools/bench_serving.py --network DenseNet121 --format onnx
+
+Both files hold the same network, with batch normalization far from fresh. ONNX files run in ONNX
+Runtime, SavedModels in TensorFlow, on one thread and on all. The two take turns within a repeat,
+each repeat beginning with the other one, after two rounds that are not counted: so a machine that
+other work slows down for a while slows both alike. The gain is Keras's time by kerasbn's within the
+repeat, and its median over the repeats is reported. TensorFlow is told its number of threads when
+it starts, so each number of threads has a process of its own.
+
+`tabular` is a network of dense layers, each with an activation and batch normalization behind it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import click
+from rich.console import Console
+
+from reporting import Table, machine, spread
+
+NETWORKS = ("MobileNetV2", "ResNet50", "ResNet50V2", "DenseNet121", "tabular")
+FORMATS = {"onnx": "onnx", "saved_model": "tf_saved_model"}
+THREADS = ("1", "all")
+BATCHES = (1, 8)
+REPORT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks" / "serving.md"
+
+
+# In a process of its own
+
+
+def latencies(network: str, kind: str, threads: str, repeats: int) -> dict[str, dict[str, list[float]]]:
+    """Milliseconds of Keras's and of kerasbn's file, by batch."""
+    import numpy as np
+    import tensorflow as tf
+
+    import kerasbn
+
+    if threads != "all":
+        tf.config.threading.set_intra_op_parallelism_threads(int(threads))
+        tf.config.threading.set_inter_op_parallelism_threads(int(threads))
+    model = build(network)
+    with tempfile.TemporaryDirectory() as folder:
+        suffix = ".onnx" if kind == "onnx" else ""
+        paths = {who: f"{folder}/{who}{suffix}" for who in ("keras", "kerasbn")}
+        model.export(paths["keras"], format=FORMATS[kind], verbose=False)
+        kerasbn.export(model, paths["kerasbn"])
+        load = in_onnxruntime if kind == "onnx" else in_tensorflow
+        runs = {who: load(path, threads) for who, path in paths.items()}
+        generator = np.random.default_rng(0)
+        found = {}
+        for batch in BATCHES:
+            inputs = generator.normal(size=(batch, *model.input_shape[1:])).astype("float32")
+            found[str(batch)] = taking_turns(runs, inputs, repeats)
+    return found
+
+
+def build(network: str) -> Any:
+    import keras
+    from keras import layers
+
+    from networks import randomize
+
+    if network == "tabular":
+        hidden = [layer for _ in range(4) for layer in (layers.Dense(256, "relu"), layers.BatchNormalization())]
+        model = keras.Sequential([keras.Input((64,)), layers.BatchNormalization(), *hidden, layers.Dense(1)])
+    else:
+        model = getattr(keras.applications, network)(weights=None)
+    randomize(model)
+    model(keras.ops.zeros((1, *model.input_shape[1:])))  # what was never called Keras does not export
+    return model
+
+
+def in_onnxruntime(path: str, threads: str) -> Callable[[Any], Any]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 0 if threads == "all" else int(threads)
+    options.add_session_config_entry(
+        "session.intra_op.allow_spinning", "0"
+    )  # two sessions would be in each other's way
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    return lambda inputs: session.run(None, {given.name: inputs})
+
+
+def in_tensorflow(path: str, threads: str) -> Callable[[Any], Any]:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(path)
+    signature = loaded.signatures["serving_default"]
+    (name,) = signature.structured_input_signature[1]
+
+    def run(inputs: Any) -> Any:
+        return loaded and signature(**{name: tf.constant(inputs)})
+
+    return run
+
+
+def taking_turns(runs: Mapping[str, Callable[[Any], Any]], inputs: Any, repeats: int) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {who: [] for who in runs}
+    for repeat in range(-2, repeats):
+        for who in list(runs)[:: 1 if repeat % 2 else -1]:
+            started = time.perf_counter()
+            runs[who](inputs)
+            if repeat >= 0:
+                found[who].append(1000 * (time.perf_counter() - started))
+    return found
+
+
+# Report
+
+
+def measured(network: str, kind: str, threads: str, repeats: int) -> dict[str, dict[str, list[float]]]:
+    given = ("--network", network, "--format", kind, "--threads", threads, "--repeats", str(repeats))
+    command = [sys.executable, __file__, "--alone", *given]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise click.ClickException(f"{network} as {kind}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def rows(
+    networks: Sequence[str], kinds: Sequence[str], threads: Sequence[str], repeats: int, console: Console
+) -> Iterator[tuple[str, ...]]:
+    for network in networks:
+        for kind in kinds:
+            for number in threads:
+                console.print(f"measuring {network} as {kind}, threads: {number}")
+                for batch, times in measured(network, kind, number, repeats).items():
+                    ours, theirs = times["kerasbn"], times["keras"]
+                    gains = [their / our for our, their in zip(ours, theirs, strict=True)]
+                    yield network, kind, number, batch, spread(theirs, 2), spread(ours, 2), spread(gains, 2)
+
+
+def document(described: str, table: Table) -> str:
+    intro = (
+        "Made by `python tools/bench_serving.py`, which says how it measures. The machine is shared, so the gains say "
+        "more than the times."
+    )
+    return f"# Serving: latency of exported files\n\n{intro}\n\n{described}\n\n{table.markdown()}"
+
+
+@click.command()
+@click.option("--network", "networks", multiple=True, default=NETWORKS, help="Of keras.applications, or tabular.")
+@click.option("--format", "kinds", multiple=True, default=tuple(FORMATS), type=click.Choice(tuple(FORMATS)))
+@click.option("--threads", multiple=True, default=THREADS, help="A number, or all; repeatable.")
+@click.option("--repeats", default=30, show_default=True, type=click.IntRange(1))
+@click.option("--output", default=REPORT, show_default=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--alone", is_flag=True, hidden=True)
+def main(
+    networks: tuple[str, ...], kinds: tuple[str, ...], threads: tuple[str, ...], repeats: int, output: Path, alone: bool
+) -> None:
+    """Measure the latency of files that kerasbn.export and Keras's own export write."""
+    if alone:
+        print(json.dumps(latencies(networks[0], kinds[0], threads[0], repeats)))
+        return
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    described = machine()
+    headings = ("network", "format", "threads", "batch", "ms, Keras", "ms, kerasbn", "gain")
+    found = tuple(rows(networks, kinds, threads, repeats, console))
+    table = Table("Latency", headings, found, f"Median (min..max) of {repeats} repeats.")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(document(described, table))
+    console.print(table.rich())
+    console.print(f"written to {output}")
+
+
+if __name__ == "__main__":
+    main()
