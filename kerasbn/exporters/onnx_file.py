@@ -7,13 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import keras
-import onnx
 import onnx_ir as ir
 
-from kerasbn.errors import VerificationError, quoted
 from kerasbn.exporters.conversion import converted
 from kerasbn.exporters.inference import trace
 from kerasbn.exporters.logs import silent_logs
+from kerasbn.exporters.onnx_check import check_file
 from kerasbn.exporters.onnx_graph import simplify
 from kerasbn.exporters.onnx_stable import name, put_in_order
 from kerasbn.exporters.recurrent_operators import RecurrentOperators
@@ -46,7 +45,7 @@ def write(model: keras.Model, interface: Interface, path: Path, settings: Settin
         name(written, weights)
     _describe(written, model.name, interface)
     _save(written, path)
-    _check(path, model.name)
+    check_file(path, f"The ONNX form of model {model.name!r}")
     return len(written.graph)
 
 
@@ -69,15 +68,6 @@ def _save(model: ir.Model, path: Path) -> None:
     weights = sum(value.const_value.nbytes for value in model.graph.initializers.values())
     (data,) = companions_of("onnx", path)
     ir.save(model, path, external_data=data.name if weights > LARGEST else None)
-
-
-def _check(path: Path, name: str) -> None:
-    try:
-        onnx.checker.check_model(str(path), full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise VerificationError(
-            f"The ONNX form of model {name!r} is not valid: {quoted(error)}. The file was not kept."
-        ) from error
 
 
 def runner(path: Path, model: keras.Model, interface: Interface) -> Callable[[Arrays], Arrays]:

@@ -9,8 +9,9 @@ from pathlib import Path
 import keras
 import onnx
 
-from kerasbn.errors import UnsupportedModelError, VerificationError, quoted
+from kerasbn.errors import UnsupportedModelError
 from kerasbn.exporters.logs import silent_logs
+from kerasbn.exporters.onnx_check import check_file
 from kerasbn.exporters.settings import Settings
 from kerasbn.files.formats import companions_of
 from kerasbn.verification.interface import Arrays, Interface
@@ -47,12 +48,7 @@ def quantize(
             _quantize_weights(plain, path)
         else:
             _quantize_all(plain, path, batches)
-    try:
-        onnx.checker.check_model(str(path), full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise VerificationError(
-            f"The quantized form of model {model.name!r} is not valid: {quoted(error)}. The file was not kept."
-        ) from error
+    check_file(path, f"The quantized form of model {model.name!r}")
     return len(onnx.load(path, load_external_data=False).graph.node)
 
 
