@@ -5,8 +5,8 @@
 
 Each is a small model with random weights, written with `kerasbn.export`, read again by the format's own
 runtime and compared with Keras: at batch 1 and 3, and at two sizes of every axis that is open. "right"
-is within 1e-4 of the greatest output, or within what float32 makes of it. "refused" is an
-`UnsupportedModelError` that names the layer. Whatever else comes is shown as it is, and makes the tool
+is within 1e-4 of the greatest output, or within what float32 makes of it. "refused" is an error that
+names the layer, and leaves nothing behind. Whatever else comes is shown as it is, and makes the tool
 fail.
 """
 
@@ -156,12 +156,12 @@ def outcome(build: Callable[[], keras.Model], kind: Format, folder: Path) -> str
     except Exception as error:
         return f"not built: {type(error).__name__}: {str(error)[:80]}"
     path = folder / f"model{SUFFIXES[kind]}"
-    names = [layer.name for layer in model._flatten_layers()]
+    layers = model._flatten_layers()
+    names = [called for layer in layers for called in (repr(layer.name), f"{layer.name}/", f"{type(layer).__name__}.")]
     try:
         kerasbn.export(model, path, format=kind, overwrite=True)
-    except kerasbn.UnsupportedModelError as error:
-        named = any(repr(name) in str(error) or f"{name}/" in str(error) for name in names)
-        return "refused" if named else f"refused without a name: {error}"
+    except kerasbn.KerasBNError as error:
+        return "refused" if any(name in str(error) for name in names) else f"{type(error).__name__}: {error}"
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return "right"

@@ -11,6 +11,8 @@ import keras
 import openvino
 from openvino import opset16
 
+from kerasbn import _keras
+from kerasbn.errors import UnsupportedModelError
 from kerasbn.exporters import saved_model
 from kerasbn.exporters.logs import silent_logs
 from kerasbn.exporters.settings import Settings
@@ -24,7 +26,7 @@ def write(model: keras.Model, interface: Interface, path: Path, settings: Settin
         The number of operations.
 
     Raises:
-        UnsupportedModelError: if the model cannot be traced.
+        UnsupportedModelError: if the model cannot be traced, or has layers in int8 or float8.
     """
     return _write(model, interface, path, settings, halved=False)
 
@@ -49,6 +51,7 @@ def runner(path: Path, model: keras.Model, interface: Interface) -> Callable[[Ar
 
 
 def _write(model: keras.Model, interface: Interface, path: Path, settings: Settings, *, halved: bool) -> int:
+    _refuse_quantized(model)
     # Not through `openvino.convert_model`, which reports its use to OpenVINO's makers where the user lets it.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         with silent_logs():
@@ -57,6 +60,15 @@ def _write(model: keras.Model, interface: Interface, path: Path, settings: Setti
         _name(graph, interface)
         openvino.save_model(graph, path, compress_to_fp16=halved)
         return len(graph.get_ops())
+
+
+def _refuse_quantized(model: keras.Model) -> None:
+    for layer in _keras.sublayers(model):
+        if layer.dtype_policy.quantization_mode in ("int8", "float8"):
+            raise UnsupportedModelError(
+                f"Layer {layer.name!r} is quantized to {layer.dtype_policy.quantization_mode}, in a form that OpenVINO "
+                "computes wrongly or not at all. Export to SavedModel, or export the model that it was before."
+            )
 
 
 def _name(graph: openvino.Model, interface: Interface) -> None:

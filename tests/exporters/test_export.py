@@ -137,6 +137,22 @@ def test_a_custom_layer_that_nobody_registered(tmp_path):
     np.testing.assert_array_equal(inference(model, inputs), inference(loaded, inputs))
 
 
+def test_a_keras_file_is_verified_with_what_the_user_made(tmp_path):
+    class Halves(keras.Initializer):
+        def __call__(self, shape, dtype=None):
+            return 0.5 * keras.ops.ones(shape, dtype)
+
+        def get_config(self):
+            return {}
+
+    def doubled(x):
+        return 2 * x
+
+    layer = layers.Dense(3, activation=doubled, kernel_initializer=Halves())
+    model = randomize(keras.Sequential([keras.Input((4,), name="x"), layer]))
+    assert kerasbn.export(model, tmp_path / "model.keras").max_error <= 1e-6
+
+
 def test_a_signature_needs_nothing_else_to_live(tmp_path):
     """A loaded signature runs with the source model gone."""
     model = CASES["layers called twice"][0]()

@@ -108,3 +108,12 @@ def test_an_independent_reader_of_other_formats(kind, case, tmp_path):
     got = sorted(compiled(by_name).values(), key=np.ndim)
     expected = sorted(inference(model, inputs), key=np.ndim)
     assert_close(dict(enumerate(expected)), dict(enumerate(got)))
+
+
+@pytest.mark.parametrize("mode", ["int8", "float8"])
+def test_layers_that_keras_quantized_are_refused(mode, tmp_path):
+    model = keras.Sequential([keras.Input((16,)), layers.Dense(8, name="culprit")])
+    model.quantize(mode)
+    with pytest.raises(UnsupportedModelError, match=f"'culprit' is quantized to {mode}"):
+        kerasbn.export(model, tmp_path / "model.xml")
+    assert not list(tmp_path.iterdir())
