@@ -1,6 +1,9 @@
 """Every network of `keras.applications`, exported in every serving format, against Keras.
 
-    python tools/export_applications.py       # writes docs/export_applications.md, about an hour on two cores
+    python tools/export_applications.py            # writes docs/export_applications.md, about half an hour
+    python tools/export_applications.py --again    # the rows that are there already as well
+
+The page is written network by network, and goes on where it was cut.
 
 Random weights, the smallest input that the network takes; gamma of both signs, gamma and variance
 over decades. Each cell is the greatest difference from Keras's outputs, relative to the greatest
@@ -15,7 +18,6 @@ import os
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import get_args
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -28,15 +30,15 @@ from kerasbn.files.formats import Format
 from networks import randomize
 
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "saved_model": "", "litert": ".tflite"}
-HEADINGS = {"onnx": "ONNX", "saved_model": "SavedModel", "litert": "LiteRT"}
+HEADINGS = ("network", "input", "weights, MB", "ONNX", "SavedModel", "LiteRT")
 
 
-def cells(name: str, formats: tuple[Format, ...]) -> list[str]:
+def cells(name: str) -> list[str]:
     """The row of one network."""
     model = smallest(name)
     randomize(model)
     found = [name, str(model.input_shape[1]), f"{4 * model.count_params() / 1e6:.0f}"]
-    for kind in formats:
+    for kind in SUFFIXES:
         with tempfile.TemporaryDirectory() as folder:
             try:
                 report = kerasbn.export(model, Path(folder) / f"network{SUFFIXES[kind]}")
@@ -47,30 +49,36 @@ def cells(name: str, formats: tuple[Format, ...]) -> list[str]:
     return found
 
 
+def page(rows: dict[str, str]) -> str:
+    packages = ("keras", "tensorflow", "tf2onnx", "onnxruntime", "ai-edge-litert")
+    used = ", ".join(f"{package} {version(package)}" for package in packages)
+    intro = f"Made by `python tools/export_applications.py`, which says what is measured ({used})."
+    lines = (f"| {' | '.join(HEADINGS)} |", f"| --- |{' ---: |' * (len(HEADINGS) - 1)}", *rows.values())
+    return "\n".join(("# keras.applications, exported", "", intro, "", *lines)) + "\n"
+
+
+def rows_of(path: Path) -> dict[str, str]:
+    """The rows of a page, by the name of the network."""
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return {line.split("|")[1].strip(): line for line in lines if line.startswith("| ")}
+
+
 @click.command(help=__doc__)
 @click.option("--network", "chosen", multiple=True, help="A network of keras.applications; all by default.")
-@click.option("--format", "formats", type=click.Choice(list(SUFFIXES)), multiple=True, help="A format; all by default.")
+@click.option("--again", is_flag=True, help="Measure those again that the page has.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path("docs/export_applications.md"))
-def main(chosen: tuple[str, ...], formats: tuple[Format, ...], output: Path) -> None:
-    kinds = formats or tuple(kind for kind in SUFFIXES if kind in get_args(Format))
-    headings = ["network", "input", "weights, MB", *(HEADINGS[kind] for kind in kinds)]
-    lines = [f"| {' | '.join(headings)} |", f"| --- |{' ---: |' * (len(headings) - 1)}"]
+def main(chosen: tuple[str, ...], again: bool, output: Path) -> None:
+    known = rows_of(output)
     for name in chosen or networks():
-        lines.append(f"| {' | '.join(cells(name, kinds))} |")
-        click.echo(lines[-1])
-        keras.backend.clear_session()
-        gc.collect()
-    if not (chosen or formats):
-        packages = ("keras", "tensorflow", "tf2onnx", "onnxruntime", "ai-edge-litert")
-        used = ", ".join(f"{package} {version(package)}" for package in packages)
-        output.write_text(
-            "# keras.applications, exported\n\n"
-            f"Made by `python tools/export_applications.py`, which says what is measured ({used}).\n\n"
-            + "\n".join(lines)
-            + "\n"
-        )
-    if any("**" in line for line in lines):
-        raise click.ClickException("Some do not agree.")
+        if name not in known or again:
+            known[name] = f"| {' | '.join(cells(name))} |"
+            click.echo(known[name])
+            rows = {each: known[each] for each in networks() if each in known}
+            output.write_text(page(rows))
+            keras.backend.clear_session()
+            gc.collect()
+    if wrong := [name for name, row in known.items() if "**" in row]:
+        raise click.ClickException(f"These do not agree: {', '.join(wrong)}.")
 
 
 if __name__ == "__main__":
