@@ -1,7 +1,7 @@
 """Every layer of Keras, and more than that, in every format: right, or refused by name.
 
-    python tools/served_layers.py                      # writes docs/served_layers.md, some ten minutes
-    python tools/served_layers.py --format onnx GRU    # the rows whose name holds this, shown alone
+    python tools/served_layers.py                      # writes docs/served_layers.md, some twenty minutes
+    python tools/served_layers.py GRU                  # anew the rows whose name holds this
 
 Each is a small model with random weights, written with `kerasbn.export`, read again by the format's own
 runtime and compared with Keras: at batch 1 and 3, and at two sizes of every axis that is open. "right"
@@ -20,7 +20,6 @@ from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import get_args
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -39,7 +38,7 @@ from tests.helpers import randomize
 
 ROOT = Path(__file__).parent.parent
 SUFFIXES = {"keras": ".keras", "onnx": ".onnx", "saved_model": "", "litert": ".tflite", "openvino": ".xml"}
-COLUMNS = {
+COLUMNS: dict[Format, str] = {
     "keras": ".keras",
     "onnx": "ONNX",
     "saved_model": "SavedModel",
@@ -167,34 +166,43 @@ def outcome(build: Callable[[], keras.Model], kind: Format, folder: Path) -> str
     return "right"
 
 
-@click.command()
-@click.argument("containing", default="")
-@click.option("--format", "formats", type=click.Choice(get_args(Format)), multiple=True, help="Only these.")
-@click.option("--output", type=click.Path(path_type=Path), default=ROOT / "docs" / "served_layers.md")
-def main(containing: str, formats: tuple[Format, ...], output: Path) -> None:
-    warnings.simplefilter("ignore")
-    kinds = formats or tuple(kind for kind in COLUMNS if kind in get_args(Format))
-    rows: dict[str, list[str]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        chosen = {name: build for name, build in models().items() if containing in name}
-        for name, build in track(chosen.items(), console=Console(stderr=True)):
-            rows[name] = [outcome(build, kind, Path(folder)) for kind in kinds]
-    lines = [
-        f"| model | {' | '.join(COLUMNS[kind] for kind in kinds)} |",
-        f"| --- | {' | '.join('---' for _ in kinds)} |",
+def rows_of(path: Path) -> dict[str, list[str]]:
+    """The rows of a page, by the name of the model."""
+    lines = path.read_text().splitlines() if path.is_file() else []
+    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines if line.startswith("| ")]
+    return {name: cells for name, *cells in rows}
+
+
+def page(rows: dict[str, list[str]]) -> str:
+    table = [
+        f"| model | {' | '.join(COLUMNS.values())} |",
+        f"| --- | {' | '.join('---' for _ in COLUMNS)} |",
         *(f"| {name} | {' | '.join(each.replace('|', '/') for each in cells)} |" for name, cells in rows.items()),
     ]
-    counts = [Counter(cells[column] for cells in rows.values()) for column in range(len(kinds))]
+    counts = [Counter(cells[column] for cells in rows.values()) for column in range(len(COLUMNS))]
     summary = "\n".join(
-        f"- {COLUMNS[kind]}: {count['right']} right, {count['refused']} refused by name"
+        f"- {heading}: {count['right']} right, {count['refused']} refused by name"
         + (f", {others} neither" if (others := len(rows) - count["right"] - count["refused"]) else "")
-        for kind, count in zip(kinds, counts, strict=True)
+        for heading, count in zip(COLUMNS.values(), counts, strict=True)
     )
-    if containing or formats:
-        click.echo("\n".join((*lines, "", summary)))
-    else:
-        packages = ", ".join(f"{name} {version(name)}" for name in ("keras", "tensorflow", "tf2onnx", "onnxruntime"))
-        output.write_text(HEAD.format(count=len(rows), packages=packages, summary=summary) + "\n".join(lines) + "\n")
+    names = ("keras", "tensorflow", "tf2onnx", "onnxruntime", "ai-edge-litert", "openvino")
+    packages = ", ".join(f"{name} {version(name)}" for name in names)
+    return HEAD.format(count=len(rows), packages=packages, summary=summary) + "\n".join(table) + "\n"
+
+
+@click.command(help=__doc__)
+@click.argument("containing", default="")
+@click.option("--output", type=click.Path(path_type=Path), default=ROOT / "docs" / "served_layers.md")
+def main(containing: str, output: Path) -> None:
+    warnings.simplefilter("ignore")
+    known, every = rows_of(output), models()
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = {name: build for name, build in every.items() if containing in name}
+        for name, build in track(chosen.items(), console=Console(stderr=True)):
+            known[name] = [outcome(build, kind, Path(folder)) for kind in COLUMNS]
+            click.echo(f"{name}: {', '.join(known[name])}")
+    rows = {name: known[name] for name in every if name in known}
+    output.write_text(page(rows))
     if any(cell not in ("right", "refused") for cells in rows.values() for cell in cells):
         raise click.ClickException("Some are neither right nor refused.")
 
