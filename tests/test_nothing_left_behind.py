@@ -7,8 +7,8 @@ import sys
 import keras
 import numpy as np
 import pytest
-import tf2onnx
 from keras import layers as L
+from tf2onnx import tfonnx
 
 import kerasbn
 from tests.helpers import inference, randomize, recorded_calls, snapshot
@@ -203,7 +203,7 @@ def test_what_other_threads_log_is_not_lost_in_an_export(tmp_path, monkeypatch):
     handler = logging.Handler()
     handler.emit = lambda record: heard.append(record.getMessage())
     monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
-    convert = tf2onnx.convert.from_graph_def
+    convert = tfonnx.process_tf_graph
 
     def noisy(*args, **kwargs):
         with concurrent.futures.ThreadPoolExecutor(1) as threads:
@@ -212,7 +212,7 @@ def test_what_other_threads_log_is_not_lost_in_an_export(tmp_path, monkeypatch):
         logging.error("from here, by the root")
         return convert(*args, **kwargs)
 
-    monkeypatch.setattr(tf2onnx.convert, "from_graph_def", noisy)
+    monkeypatch.setattr(tfonnx, "process_tf_graph", noisy)
     kerasbn.export(_sequential(), tmp_path / "model.onnx")
     assert [message for message in heard if message.startswith("from ")] == ["from elsewhere"]
     assert logging.getLogger().handlers == [handler]

@@ -236,7 +236,10 @@ def test_nodes(case, tmp_path):
     assert_serves(tmp_path / "model.onnx", model, ["x"], outputs)
 
 
-TWICE = ("image classifier", "masked GRU, any length", "LSTM with Dropout", "attention", "1D convolutions")
+TWICE = (
+    *("image classifier", "masked GRU, any length", "attention", "1D convolutions"),
+    pytest.param("LSTM with Dropout", marks=pytest.mark.slow),
+)
 
 
 @pytest.mark.parametrize("case", TWICE)
