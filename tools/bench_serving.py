@@ -1,7 +1,7 @@
 """Latency of what `kerasbn.export` writes, beside what Keras's own `model.export` writes.
 
-    python tools/bench_serving.py                                   # all of it, about fifteen minutes
-    python tools/bench_serving.py --network DenseNet121 --format onnx
+    python tools/bench_serving.py                                   # all of it, about twenty minutes
+    python tools/bench_serving.py --network DenseNet121 --format onnx    # anew these rows of the page
 
 Both files hold the same network, with batch normalization far from fresh. ONNX files run in ONNX
 Runtime, SavedModels in TensorFlow, on one thread and on all. The two take turns within a repeat,
@@ -177,6 +177,12 @@ def rows(
                     yield network, kind, peer, number, batch, spread(theirs, 2), spread(ours, 2), spread(gains, 2)
 
 
+def rows_of(page: Path) -> list[tuple[str, ...]]:
+    """The rows of a page."""
+    lines = page.read_text().splitlines() if page.is_file() else []
+    return [tuple(line.strip("| ").split(" | ")) for line in lines if line.startswith("| ")][2:]
+
+
 def document(described: str, table: Table) -> str:
     intro = (
         "Made by `python tools/bench_serving.py`, which says how it measures. The machine is shared, so the gains say "
@@ -202,8 +208,9 @@ def main(
     console = Console() if sys.stdout.isatty() else Console(width=160)
     described = machine()
     headings = ("network", "format", "peer", "threads", "batch", "ms, peer", "ms, kerasbn", "gain")
-    found = tuple(rows(networks, kinds, threads, repeats, console))
-    table = Table("Latency", headings, found, f"Median (min..max) of {repeats} repeats.")
+    known = {row[:5]: row for row in rows_of(output)}
+    known |= {row[:5]: row for row in rows(networks, kinds, threads, repeats, console)}
+    table = Table("Latency", headings, tuple(sorted(known.values())), f"Median (min..max) of {repeats} repeats.")
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(document(described, table))
     console.print(table.rich())
