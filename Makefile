@@ -49,8 +49,8 @@ unit: $(INSTALLED) web ## Tests, but for the slow ones
 	@$(BIN)/pytest -n 2
 
 web: ## What the tests in JavaScript need, where there is Node
-	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(WEB)/node_modules/.installed; \
-	else echo 'No Node here: the tests in JavaScript are skipped'; fi
+	@if ! command -v npm >/dev/null || ! $(MAKE) --no-print-directory $(WEB)/node_modules/.installed; \
+	then echo 'No onnxruntime-web here: the tests in JavaScript are skipped'; fi
 
 unit-jax: $(INSTALLED) ## Tests of what depends on the backend, under JAX
 	@KERAS_BACKEND=jax $(BIN)/pytest -n 2 $(BACKEND_TESTS)
