@@ -128,10 +128,11 @@ def took_a_batch(model: Any) -> bool:
         return False
     if any(getattr(layer, "stateful", False) for layer in sublayers(model)):
         return False
-    arguments = model._layers[0]._auto_config.config  # those that its constructor was called with
-    made_by_build = {"batch_shape", "dtype"}
-    given = {name for name, value in arguments.items() if value is not None and value is not False}
-    return given == made_by_build
+    arguments = model._layers[0]._auto_config  # those of its constructor, None where a tensor is among them
+    if arguments is None:
+        return False
+    given = {name for name, value in arguments.config.items() if value is not None and value is not False}
+    return given == {"batch_shape", "dtype"}  # as Sequential.build makes it
 
 
 def functional_of(model: keras.Model) -> Functional | None:

@@ -75,7 +75,7 @@ class Job:
             check_sample_file(sample)
         for output in self.outputs:
             kind = format_of(output, self.layout)
-            check_target(output, overwrite=self.force, companions=companions_of(kind, output))
+            check_target(output, overwrite=self.force, companions=companions_of(kind, output, self._layout_of(output)))
             if self.model.resolve().is_relative_to(output.resolve()):
                 raise OptionError(
                     f"Output {str(output)!r} is the model itself, or the folder that it lies in; the model is never "
@@ -118,10 +118,10 @@ class Job:
                 calibrate(result, population)
         with contextlib.ExitStack() as stack:
             kinds = [format_of(output, self.layout) for output in self.outputs]
-            temporaries = [
-                stack.enter_context(staged(output, overwrite=self.force, companions=companions_of(kind, output)))
-                for output, kind in zip(self.outputs, kinds, strict=True)
-            ]
+            temporaries = []
+            for output, kind in zip(self.outputs, kinds, strict=True):
+                companions = companions_of(kind, output, self._layout_of(output))
+                temporaries.append(stack.enter_context(staged(output, overwrite=self.force, companions=companions)))
             reports = []
             for output, kind, temporary in zip(self.outputs, kinds, temporaries, strict=True):
                 with self._step(f"Writing and verifying {output}"):
@@ -131,12 +131,16 @@ class Job:
                         custom_layers=self.settings["custom_layers"],
                         verify=not self.no_verify,
                         opset=self.opset,
-                        layout=None if output.suffix else self.layout,
+                        layout=self._layout_of(output),
                         quantize=self.quantize,
                         data=None if self.quantize is None else sample,
                     )
                     reports.append(write_and_verify(result, output, temporary, kind, settings))
             return reports
+
+    def _layout_of(self, output: Path) -> Layout | None:
+        """The layout is one of folders; files beside them are as they would be without."""
+        return None if output.suffix else self.layout
 
     @contextlib.contextmanager
     def _step(self, what: str) -> Iterator[None]:

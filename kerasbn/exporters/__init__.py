@@ -120,5 +120,5 @@ def export(
         quantize=quantize,
         data=data,
     )
-    with staged(target, overwrite=overwrite, companions=companions_of(kind, target)) as temporary:
+    with staged(target, overwrite=overwrite, companions=companions_of(kind, target, layout)) as temporary:
         return write_and_verify(model, target, temporary, kind, settings)

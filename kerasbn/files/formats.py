@@ -80,8 +80,13 @@ def checked_format(name: str, path: Path) -> Format:
     raise OptionError(f"Option format is {name!r}; it must be one of {', '.join(map(repr, _BY_SUFFIX.values()))}.")
 
 
-def companions_of(kind: Format, path: Path) -> tuple[Path, ...]:
-    """The files beside the one at `path` that a format may have: the weights, in ONNX where they are large."""
+def companions_of(kind: Format, path: Path, layout: Layout | None = None) -> tuple[Path, ...]:
+    """The files beside the one at `path` that a format may have: the weights, in ONNX where they are large.
+
+    The folder of a layout has all inside: what lies beside it is somebody else's.
+    """
+    if layout is not None:
+        return ()
     match kind:
         case "onnx":
             return (path.with_name(f"{path.name}.data"),)

@@ -52,7 +52,7 @@ class Settled:
     Attributes:
         interface: As asked for, but with the sizes of those axes that the model runs at one size of.
         samples: Two batches, which differ along all axes that are open.
-        fixed: Those sizes.
+        fixed: The sizes that were given to open axes.
     """
 
     interface: Interface

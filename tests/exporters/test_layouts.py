@@ -130,6 +130,15 @@ def test_an_old_one_is_replaced_as_a_whole(layout, tmp_path):
     assert (path / "2" / "precious").is_file()
 
 
+def test_what_lies_beside_the_folder_stays(tmp_path):
+    """`served.data` is no weights of `served`, as `model.onnx.data` is of `model.onnx`."""
+    beside = tmp_path / "served.data"
+    beside.write_text("precious")
+    for overwrite in (False, True):
+        kerasbn.export(CASES["dense, dropout"][0](), tmp_path / "served", layout="triton", overwrite=overwrite)
+        assert beside.read_text() == "precious"
+
+
 # Arguments that are refused, and what the message says.
 REFUSED = {
     "unknown": ({"layout": "bento"}, "'tf_serving' or 'triton'"),
