@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kerasbn import recipes as recipes
     from kerasbn.exporters import ExportReport as ExportReport
     from kerasbn.exporters import export as export
+    from kerasbn.loading.load import load as load
     from kerasbn.passes.proposal import Edit as Edit
     from kerasbn.planner import Plan as Plan
     from kerasbn.planner import fold as fold
@@ -43,6 +44,7 @@ _LAZY = {
     "find_learning_rate": "kerasbn.range_test.learning_rate",
     "fold": "kerasbn.planner",
     "layers": "kerasbn.layers",
+    "load": "kerasbn.loading.load",
     "plan": "kerasbn.planner",
     "recipes": "kerasbn.recipes",
     "rewrite": "kerasbn.planner",

@@ -691,3 +691,29 @@ def room_for_depth(depth: int) -> Iterator[None]:
         yield
     finally:
         sys.setrecursionlimit(before)
+
+
+@contextlib.contextmanager
+def variables_within(limit: int) -> Iterator[None]:
+    """Refuse variables with more elements together than a limit, before they take memory.
+
+    Raises:
+        ValueError: where the limit is passed. `Variable._initialize_with_initializer` knows the shape by then.
+    """
+    initialize = keras.Variable._initialize_with_initializer
+    total = 0
+
+    def counted(variable: keras.Variable, initializer: Any) -> None:
+        nonlocal total
+        total += math.prod(variable.shape)
+        if total > limit:
+            raise ValueError(
+                f"its weight {variable.path!r} of shape {tuple(variable.shape)} is out of proportion to the file"
+            )
+        initialize(variable, initializer)
+
+    keras.Variable._initialize_with_initializer = counted
+    try:
+        yield
+    finally:
+        keras.Variable._initialize_with_initializer = initialize

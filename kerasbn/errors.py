@@ -9,6 +9,10 @@ from pathlib import Path
 
 _HOW_A_GRAPH_WAS_MADE = r'(Graph execution error:\s*)?Detected at node .*?call last\):\n(\s*File "[^\n]*\n)*\s*'
 
+_WHICH_CONFIG_WAS_READ = (
+    r"(Error when deserializing class|.{1,80} could not be deserialized properly).*Exception encountered: "
+)
+
 
 class KerasBNError(Exception):
     """Base class of every error that kerasbn raises on purpose."""
@@ -33,10 +37,12 @@ class OptionError(KerasBNError):
 def quoted(error: BaseException) -> str:
     """Another library's message as one line of plain text, to be quoted in ours. The end of a long one is cut.
 
-    Where TensorFlow says at length ahead of the cause how the graph was made, that is left out.
+    What TensorFlow says at length ahead of the cause of how the graph was made, and Keras of the config that it read,
+    is left out.
     """
     plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     plain = re.sub(_HOW_A_GRAPH_WAS_MADE, "", plain, flags=re.DOTALL)
+    plain = re.sub(_WHICH_CONFIG_WAS_READ, "", plain, flags=re.DOTALL)
     return textwrap.shorten(plain, 400, placeholder=" ...").rstrip(".") or type(error).__name__
 
 

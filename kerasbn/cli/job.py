@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,11 @@ from rich.text import Text
 from kerasbn.cli.quiet import stderr_for_python_alone, tensorflow_imported_quietly
 from kerasbn.errors import OptionError
 from kerasbn.files.formats import Layout, companions_of, format_of
-from kerasbn.files.model_file import check_model_file, load
 from kerasbn.files.sample_file import check_sample_file, load_sample
 from kerasbn.files.staging import check_target, staged
+from kerasbn.loading.custom import imported
+from kerasbn.loading.kinds import kind_of
+from kerasbn.loading.load import read
 
 if TYPE_CHECKING:
     import keras
@@ -40,6 +42,9 @@ class Job:
     """
 
     model: Path
+    weights: Path | None
+    modules: tuple[str, ...]
+    custom_objects: tuple[str, ...]
     outputs: tuple[Path, ...]
     settings: Mapping[str, Any]
     data: Path | None
@@ -61,16 +66,21 @@ class Job:
         self._check_paths()
         with tensorflow_imported_quietly(self.verbose), stderr_for_python_alone(self.verbose):
             with self._step(f"Reading {self.model}"):
-                source = load(self.model, unsafe=self.unsafe)
+                source, notes = read(
+                    self.model,
+                    weights=self.weights,
+                    custom_objects=imported(self.modules, self.custom_objects),
+                    safe=not self.unsafe,
+                )
             data, population = (path and load_sample(path) for path in (self.data, self.calibrate))
             with self._step("Planning"):
                 plan = self._plan(source, population if data is None else data)
             reports = [] if self.dry_run else self._write(plan, population, data if population is None else population)
-        self._print(plan, reports)
+        self._print(plan, reports, notes)
 
     def _check_paths(self) -> None:
         """Find what is wrong with the paths before TensorFlow is imported, which takes seconds."""
-        check_model_file(self.model)
+        kind_of(self.model, self.weights)
         for sample in filter(None, (self.data, self.calibrate)):
             check_sample_file(sample)
         for output in self.outputs:
@@ -151,13 +161,16 @@ class Job:
             with Console(stderr=True).status(Text(what)):
                 yield
 
-    def _print(self, plan: Plan, reports: list[ExportReport]) -> None:
+    def _print(self, plan: Plan, reports: list[ExportReport], notes: Sequence[str]) -> None:
         if self.as_json:
-            print(json.dumps({"plan": plan.to_dict(), "outputs": [report.to_dict() for report in reports]}, indent=2))  # noqa: T201
+            outputs = [report.to_dict() for report in reports]
+            print(json.dumps({"reading": list(notes), "plan": plan.to_dict(), "outputs": outputs}, indent=2))  # noqa: T201
             return
         if self.quiet and not self.dry_run:
             return
         console = Console(width=_WIDE, highlight=False, soft_wrap=True, markup=False, emoji=False)
+        for note in notes:
+            console.print(f"{self.model}: {note}")
         console.print(str(plan) if self.dry_run or self.verbose else _summary(plan))
         if reports:
             console.print(_table_of(reports))

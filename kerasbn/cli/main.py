@@ -155,6 +155,21 @@ _RECIPES = {"bn-x5": BN_X5, "bn-x30": BN_X30}
     help="Write ONNX and LiteRT files with smaller numbers, in float16 OpenVINO's too. int8 measures the ranges of "
     "activations on the inputs of --calibrate, else of --data.",
 )
+@click.option(
+    "--weights", type=_PATH, metavar="FILE", help="The weights (.h5) of a MODEL that is an architecture in JSON."
+)
+@click.option(
+    *("--import", "modules"),
+    multiple=True,
+    metavar="MODULE",
+    help="Import a module that registers custom layers and functions. Repeatable.",
+)
+@click.option(
+    "--custom-objects",
+    multiple=True,
+    metavar="MODULE:NAME",
+    help="Take the custom layer or function NAME, or a dict of several, from a module. Repeatable.",
+)
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
 @click.option("--no-verify", is_flag=True, help="Skip the checks of what was written.")
@@ -165,7 +180,10 @@ _RECIPES = {"bn-x5": BN_X5, "bn-x30": BN_X30}
 @click.version_option(package_name="kerasbn", prog_name="kerasbn-rewrite")
 @click.pass_context
 def command(context: click.Context, /, model: Path, outputs: tuple[Path, ...], **options: object) -> None:
-    """Give the saved Keras model MODEL (.keras or .h5) batch normalization and write it to each OUT.
+    """Give the saved Keras model MODEL batch normalization and write it to each OUT.
+
+    MODEL is a .keras or .h5 file, the folder of a SavedModel of Keras 2, or an architecture in JSON: with
+    --weights, or TensorFlow.js's model.json.
 
     MODEL itself is never touched. Every OUT is checked against the Keras model before it takes its
     place. Exit status: 0 done and verified, 1 verification failed, 2 bad usage or a bad file, 130

@@ -1,1 +1,1 @@
-"""Files on disk: formats, reading models, writing without leaving halves. No TensorFlow until a model is read."""
+"""Files on disk: formats, samples, options, writing without leaving halves."""

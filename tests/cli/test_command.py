@@ -156,7 +156,7 @@ def test_what_is_our_own_fault_is_one_line_too(command, monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("\x1b[1mone\x1b[0m\ntwo")
 
-    monkeypatch.setattr(job, "load", broken)
+    monkeypatch.setattr(job, "read", broken)
     status, out, errors = command("m.keras", "--dry-run")
     assert (status, out) == (2, "")
     assert errors == ["kerasbn-rewrite: RuntimeError: one two. Please report this, with what -v prints."]
@@ -435,7 +435,7 @@ _APPLIED = planner.applied
 FAILURES = {
     "the written model": (onnx_file, "runner", _running_wrong, 1, "new.onnx"),
     "the rewritten model": (planner, "applied", _changed, 1, "the rewritten model"),
-    "interrupted while reading": (job, "load", _interrupted, 130, "interrupted"),
+    "interrupted while reading": (job, "read", _interrupted, 130, "interrupted"),
     "interrupted while writing": (onnx_file, "write", _interrupted, 130, "interrupted"),
 }
 

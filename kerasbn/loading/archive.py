@@ -1,0 +1,54 @@
+"""`.keras` files of Keras 2."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import h5py
+
+from kerasbn.loading.configs import class_of, group_name
+from kerasbn.loading.contents import Contents, Weight
+from kerasbn.loading.hdf5 import groups_of
+
+
+def version_of(archive: zipfile.ZipFile) -> int:
+    """The Keras that wrote an archive: 2 or 3."""
+    return 2 if json.loads(archive.read("metadata.json"))["keras_version"].startswith("2") else 3
+
+
+def read(archive: zipfile.ZipFile) -> Contents:
+    """What an archive holds."""
+    config = json.loads(archive.read("config.json"))
+    with h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r") as file:
+        weights = groups_of(file)
+    optimizer = weights.inside.get("optimizer")
+    return Contents(
+        config,
+        weights,
+        config.get("compile_config"),
+        [Weight("", value) for value in optimizer.own] if optimizer else (),
+        dict(_vocabularies(archive, config, "assets")),
+    )
+
+
+def _vocabularies(
+    archive: zipfile.ZipFile, entry: Mapping[str, Any], folder: str
+) -> Iterator[tuple[str, Sequence[str]]]:
+    """The words of lookups, which lie in text files."""
+    names = set(archive.namelist())
+    counts: dict[str, int] = {}
+    for each in entry["config"].get("layers", ()):
+        kind = group_name(class_of(each))
+        number = counts.get(kind, 0)
+        counts[kind] = number + 1
+        path = f"{folder}/layers/{kind}{f'_{number}' if number else ''}"
+        yield from _vocabularies(archive, each, path)
+        for file in (f"{path}/vocabulary.txt", f"{path}/_lookup_layer/vocabulary.txt"):
+            if file in names:
+                words = archive.read(file).decode().split("\n")
+                yield each["config"]["name"], [re.sub("\r$", "", word) for word in words]

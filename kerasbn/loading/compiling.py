@@ -1,0 +1,147 @@
+"""What a model of Keras 2 was compiled with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from kerasbn import _keras
+from kerasbn.errors import ModelFileError, quoted
+from kerasbn.loading.configs import class_of, plain
+from kerasbn.loading.contents import Weight
+from kerasbn.loading.weights import set_weight
+
+_OF_OPTIMIZERS = ("jit_compile", "is_legacy_optimizer", "decay")
+
+
+def compiled(
+    model: keras.Model,
+    training: Mapping[str, Any],
+    weights: Sequence[Weight],
+    custom_objects: Mapping[str, Any],
+) -> Iterator[str]:
+    """Compile a model as the file says, and put its optimizer where it stood.
+
+    Yields:
+        What could not be, and why.
+    """
+    training = plain(dict(training))
+    try:
+        with keras.saving.CustomObjectScope(dict(custom_objects)):
+            _compile(model, training)
+    except Exception as error:
+        yield f"The model is not compiled: what it was compiled with cannot be read ({quoted(error)})."
+        return
+    optimizer = model.optimizer
+    if not weights or optimizer is None:
+        return
+    optimizer.build(model.trainable_variables)
+    try:
+        _fill(optimizer, weights)
+    except ModelFileError as error:
+        yield f"The optimizer starts afresh: {error}."
+
+
+def _compile(model: keras.Model, training: Mapping[str, Any]) -> None:
+    optimizer = training.get("optimizer_config") or training.get("optimizer")
+    model.compile(
+        optimizer=_optimizer(optimizer) if isinstance(optimizer, dict) else optimizer,
+        loss=_each(_loss, training.get("loss")),
+        metrics=_each(_metric, training.get("metrics")),
+        weighted_metrics=_each(_metric, training.get("weighted_metrics")),
+        loss_weights=training.get("loss_weights"),
+    )
+
+
+def _optimizer(entry: Mapping[str, Any]) -> Any:
+    kind, config = class_of(entry), dict(entry["config"])
+    inner = config.pop("inner_optimizer", None)
+    if inner is not None:
+        dynamic = {key: config[key] for key in ("initial_scale", "dynamic_growth_steps") if config.get(key)}
+        return keras.optimizers.LossScaleOptimizer(_optimizer(inner), **dynamic)
+    rate = config.get("learning_rate")
+    if isinstance(rate, dict):
+        schedule = {key: value for key, value in rate["config"].items() if key != "name" or value is not None}
+        config["learning_rate"] = keras.optimizers.schedules.deserialize({**rate, "config": schedule})
+    if decay := config.get("decay"):
+        config["learning_rate"] = keras.optimizers.schedules.InverseTimeDecay(rate, 1, decay)
+    if kind in ("RMSprop", "SGD", "Adam") and config.get("momentum", 0) is None:
+        del config["momentum"]
+    config = {key: value for key, value in config.items() if key not in _OF_OPTIMIZERS}
+    return keras.optimizers.deserialize({"class_name": kind, "config": config})
+
+
+def _each(read: Callable[[Any], Any], value: Any) -> Any:
+    """What stands in a structure of lists and dicts."""
+    if isinstance(value, dict) and "class_name" not in value:
+        return {key: _each(read, each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_each(read, each) for each in value]
+    return None if value is None else read(value)
+
+
+def _loss(value: Any) -> Any:
+    if isinstance(value, str):
+        return keras.losses.get(value)
+    if value["class_name"] == "function":
+        return keras.losses.get(value["config"])
+    config = {key: each for key, each in value["config"].items() if key not in ("fn", "axis")}
+    if config.get("reduction") == "auto":
+        config["reduction"] = "sum_over_batch_size"
+    return keras.losses.deserialize({"class_name": class_of(value), "config": config})
+
+
+def _metric(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    if value["class_name"] == "function":
+        return keras.metrics.get(value["config"])
+    config = dict(value["config"])
+    if value["class_name"] == "MeanMetricWrapper":
+        name = config["fn"] if isinstance(config["fn"], str) else config["fn"]["config"]
+        return keras.metrics.MeanMetricWrapper(keras.metrics.get(name), name=config["name"])
+    return keras.metrics.deserialize({"class_name": class_of(value), "config": config})
+
+
+_SLOTS = {"m": "momentum", "v": "velocity", "vhat": "velocity_hat"}
+
+
+def _fill(optimizer: keras.optimizers.Optimizer, weights: Sequence[Weight]) -> None:
+    """Give an optimizer its variables.
+
+    Raises:
+        ModelFileError: if they are not those of the file.
+    """
+    iterations = _keras.step_counter(optimizer)
+    own = [
+        each
+        for each in optimizer.variables
+        if each is not iterations and each.path.rpartition("/")[2] != "learning_rate"
+    ]
+    first, *rest = weights
+    rest = [
+        each for each in rest if _last(each.name) not in ("learning_rate", "current_learning_rate") or each.value.shape
+    ]
+    if len(rest) != len(own):
+        raise ModelFileError(f"it has {len(own)} variables, and there are {len(rest)} in the file")
+    if _is_by_slot(rest):
+        rest = [rest[at] for at in _interleaved(len(rest), rest)]
+    set_weight(iterations, first.value, "the optimizer")
+    for variable, weight in zip(own, rest, strict=True):
+        set_weight(variable, weight.value, "the optimizer")
+
+
+def _last(name: str) -> str:
+    return name.partition(":")[0].rpartition("/")[2]
+
+
+def _is_by_slot(weights: Sequence[Weight]) -> bool:
+    """Whether the variables are of the optimizers before Keras 2.11: first all of one kind, then all of the other."""
+    return bool(weights) and all(_last(each.name) in _SLOTS for each in weights)
+
+
+def _interleaved(count: int, weights: Sequence[Weight]) -> list[int]:
+    kinds = len({_last(each.name) for each in weights})
+    return [kind * (count // kinds) + at for at in range(count // kinds) for kind in range(kinds)]

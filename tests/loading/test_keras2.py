@@ -1,0 +1,123 @@
+"""Files of Keras 2, each with what Keras 2 computed: `tools/make_keras2_files.py` made them."""
+
+import pathlib
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+from kerasbn import ModelFileError
+from kerasbn.loading.load import read
+
+pytestmark = pytest.mark.tensorflow
+FOLDER = pathlib.Path(__file__).parent / "keras2"
+FAMILIES = sorted(path.stem for path in FOLDER.glob("*.zip"))
+REFUSED = {
+    "refused_argument": ("'by_time'", "time_major"),
+    "refused_code": ("'double'", "--unsafe"),
+    "refused_layer": ("'threshold'", "'ThresholdedReLU'"),
+    "refused_operation": ("'tf.math.betainc'", "tf.math.betainc"),
+}
+KINDS = ("model.h5", "model.keras", "model", "model.json")
+WITH_WORDS = {"categories": "'integer_lookup'", "strings": "'string_lookup'", "text": "'text_vectorization'"}
+WITH_WORDS |= {"strings_adapted": "'string_lookup'"}
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory):
+    """Gives the folder with the files of a family."""
+    root = tmp_path_factory.mktemp("keras2")
+
+    def unpack(family):
+        folder = root / family
+        if not folder.exists():
+            with zipfile.ZipFile(FOLDER / f"{family}.zip") as archive:
+                archive.extractall(folder)
+        return folder
+
+    return unpack
+
+
+def _read(folder, kind, **options):
+    weights = folder / "model.weights.h5" if kind == "model.json" else None
+    return read(folder / kind, weights=weights, **options)
+
+
+def _recorded(folder):
+    """Inputs as the model takes them, and outputs."""
+    content = np.load(folder / "model.npz")
+    inputs = {name.removeprefix("input_"): content[name] for name in content if name.startswith("input_")}
+    inputs = {
+        name: keras.ops.convert_to_tensor(value.tolist() if value.dtype.kind == "U" else value)
+        for name, value in inputs.items()
+    }
+    return inputs, [content[name] for name in content if name.startswith("output_")]
+
+
+def _outputs(model, inputs):
+    structure = model.inputs if isinstance(model, keras.Sequential) else model.input
+    given = inputs if isinstance(structure, dict) else list(inputs.values())
+    given = given[0] if isinstance(given, list) and len(given) == 1 else given
+    return [keras.ops.convert_to_numpy(each) for each in keras.tree.flatten(model(given, training=False))]
+
+
+def _is_kept_elsewhere(family, kind):
+    """Whether what a lookup learnt is not where it could be read."""
+    return (family in WITH_WORDS and kind == "model") or (family == "strings_adapted" and kind == "model.json")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in REFUSED])
+def test_computes_the_same(family, kind, unpacked):
+    folder = unpacked(family)
+    if family == "strings_adapted" and kind == "model.h5":
+        pytest.skip("Keras 2 cannot write it")
+    if _is_kept_elsewhere(family, kind):
+        with pytest.raises(ModelFileError, match=WITH_WORDS[family]):
+            _read(folder, kind)
+        return
+    inputs, expected = _recorded(folder)
+    outputs = _outputs(_read(folder, kind).model, inputs)
+    for output, other in zip(outputs, expected, strict=True):
+        assert np.abs(output - other).max() <= 1e-5 * max(1.0, np.abs(other).max())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", REFUSED)
+def test_refused_by_name(family, kind, unpacked):
+    with pytest.raises(ModelFileError) as caught:
+        _read(unpacked(family), kind)
+    for part in REFUSED[family]:
+        assert part in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS[:3])
+def test_what_it_was_compiled_with_comes_along(kind, unpacked):
+    model, notes = _read(unpacked("compiled"), kind)
+    assert isinstance(model.optimizer, keras.optimizers.Adam)
+    assert float(model.optimizer.iterations) == 4
+    assert model.optimizer.beta_1 == pytest.approx(0.8)
+    assert keras.losses.get(model.loss) is keras.losses.mean_squared_error
+    np.testing.assert_allclose(float(model.optimizer.learning_rate), 0.01 * 0.5**0.4, rtol=1e-6)
+    slots = [each for each in model.optimizer.variables if "momentum" in each.path]
+    assert len(slots) == 6
+    assert all(np.abs(keras.ops.convert_to_numpy(each)).max() > 0 for each in slots)
+    assert not [note for note in notes if "afresh" in note or "compiled" in note]
+    model.evaluate(np.zeros((4, 4)), np.zeros((4, 2)), verbose=0)
+    assert [metric.name for metric in model._compile_metrics.metrics] == ["mae"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_frozen_stays_so(kind, unpacked):
+    model = _read(unpacked("frozen"), kind).model
+    assert [layer.trainable for layer in model.layers] == [True, False, False, True]
+
+
+def test_the_outcome_is_keras_3(unpacked, tmp_path):
+    """It can be saved and read again, operations included."""
+    inputs, expected = _recorded(unpacked("operations"))
+    _read(unpacked("operations"), "model.h5").model.save(tmp_path / "model.keras")
+    (output,) = _outputs(read(tmp_path / "model.keras").model, inputs)
+    np.testing.assert_allclose(output, expected[0], atol=1e-5)
