@@ -258,6 +258,30 @@ def nested() -> keras.Model:
 
 
 @family
+def transfer() -> keras.Model:
+    """A classifier upon a network, as most tutorials make it."""
+    inputs = keras.Input(IMAGE)
+    network = keras.Model(inputs, L.BatchNormalization()(L.Conv2D(4, 3, activation="relu")(inputs)), name="network")
+    network.trainable = False
+    return keras.Sequential([network, L.GlobalAveragePooling2D(), L.Dropout(0.2), L.Dense(3, "softmax")])
+
+
+@family
+def built_late() -> keras.Model:
+    model = keras.Sequential([L.Dense(4, "relu"), L.BatchNormalization(), L.Dense(2)])
+    model.build((None, 4))
+    return model
+
+
+@family
+def deep_inside() -> keras.Model:
+    block = keras.Sequential([L.Dense(3, activation="relu"), L.Dense(4)], name="per_step")
+    return _chain(
+        (5, 4), L.TimeDistributed(block), L.Bidirectional(L.RNN(L.GRUCell(3), return_sequences=True)), L.LSTM(2)
+    )
+
+
+@family
 def multiple() -> keras.Model:
     inputs = {"left": keras.Input((4,), name="left"), "right": keras.Input((3,), name="right")}
     left, right = L.Dense(3, name="one")(inputs["left"]), L.Dense(3, name="other")(inputs["right"])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +14,7 @@ import h5py
 from kerasbn.loading.configs import class_of, group_name
 from kerasbn.loading.contents import Contents, Weight
 from kerasbn.loading.hdf5 import groups_of
+from kerasbn.loading.weights import DEPENDENCIES
 
 
 def version_of(archive: zipfile.ZipFile) -> int:
@@ -41,14 +42,15 @@ def _vocabularies(
 ) -> Iterator[tuple[str, Sequence[str]]]:
     """The words of lookups, which lie in text files."""
     names = set(archive.namelist())
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for each in entry["config"].get("layers", ()):
         kind = group_name(class_of(each))
-        number = counts.get(kind, 0)
-        counts[kind] = number + 1
-        path = f"{folder}/layers/{kind}{f'_{number}' if number else ''}"
-        yield from _vocabularies(archive, each, path)
-        for file in (f"{path}/vocabulary.txt", f"{path}/_lookup_layer/vocabulary.txt"):
-            if file in names:
-                words = archive.read(file).decode().split("\n")
-                yield each["config"]["name"], [re.sub("\r$", "", word) for word in words]
+        for holder, step in (("layers", 1), (DEPENDENCIES, 2)):
+            number = step * counts[kind]
+            path = f"{folder}/{holder}/{kind}{f'_{number}' if number else ''}"
+            yield from _vocabularies(archive, each, path)
+            for file in (f"{path}/vocabulary.txt", f"{path}/_lookup_layer/vocabulary.txt"):
+                if file in names:
+                    words = archive.read(file).decode().split("\n")
+                    yield each["config"]["name"], [word.removesuffix("\r") for word in words]
+        counts[kind] += 1

@@ -21,6 +21,7 @@ _HELD: Mapping[str, tuple[str, ...]] = {
 }
 """The arguments of layers that are layers themselves."""
 
+_MODELS = ("Functional", "Model", "Sequential")
 _LOOKUPS = ("IntegerLookup", "StringLookup", "TextVectorization")
 _CALLED_FUNCTIONS = ("TFOpLambda", "SlicingOpLambda")
 _CONSTANT = "_CONSTANT_VALUE"
@@ -54,13 +55,13 @@ class Builder:
 
     def _layer(self, entry: Mapping[str, Any]) -> keras.layers.Layer:
         kind, config = class_of(entry), dict(entry["config"])
-        where = f"layer {config.get('name', entry.get('name'))!r}"
+        where = f"{'model' if kind in _MODELS else 'layer'} {config.get('name', entry.get('name'))!r}"
         try:
             check_name(kind, where, safe=self._safe)
             custom = self._registered(entry, kind)
             if custom is not None:
                 return custom.from_config(cleaned("", config, where)[1])
-            if kind in ("Functional", "Model", "Sequential"):
+            if kind in _MODELS:
                 return self._sequential(config) if kind == "Sequential" else self._functional(config)
             kind, config = cleaned(kind, config, where)
             return self._of_keras(kind, config, where)
@@ -110,14 +111,14 @@ class Builder:
     def _sequential(self, config: Mapping[str, Any]) -> keras.Model:
         entries = config["layers"]
         layers = [self._layer(entry) for entry in entries]
-        first = entries[0]["config"].get("batch_input_shape") if entries else None
-        if layers and not isinstance(layers[0], keras.layers.InputLayer):
-            shape = first or (entries[0]["class_name"] in _MODELS and None) or config.get("build_input_shape")
-            if shape is not None and not isinstance(layers[0], keras.Model):
+        shape = config.get("build_input_shape")
+        if entries and not isinstance(layers[0], keras.layers.InputLayer | keras.Model):
+            shape = entries[0]["config"].get("batch_input_shape", shape)
+            if shape is not None:
                 layers.insert(0, keras.layers.InputLayer(batch_shape=shape, dtype=_dtype_of(entries[0])))
         model = keras.Sequential(layers, name=config.get("name"))
-        if not model.built and config.get("build_input_shape"):
-            model.build(tuple(config["build_input_shape"]))
+        if not model.built and shape is not None:
+            model.build(tuple(shape))
         return model
 
     def _functional(self, config: Mapping[str, Any]) -> keras.Model:
@@ -127,9 +128,6 @@ class Builder:
         if config.get("trainable") is False:
             _keras.set_own_trainable(model, False)
         return model
-
-
-_MODELS = ("Functional", "Model", "Sequential")
 
 
 def _is_layer(found: Any) -> bool:

@@ -35,7 +35,10 @@ def compiled(
         yield f"The model is not compiled: what it was compiled with cannot be read ({quoted(error)})."
         return
     optimizer = model.optimizer
-    if not weights or optimizer is None:
+    if optimizer is None:
+        return
+    if not weights:
+        yield "The optimizer starts afresh: its state is not in the file."
         return
     optimizer.build(model.trainable_variables)
     try:

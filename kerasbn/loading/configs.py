@@ -82,10 +82,12 @@ _ARGUMENTS_OF_ACTIVATIONS = ("activation", "recurrent_activation")
 
 
 def plain(value: Any) -> Any:
-    """A config without the wrappings that Keras 2 has for tuples and shapes."""
+    """A config without the wrappings that Keras 2 has for tuples, shapes and NumPy's numbers."""
     if isinstance(value, dict):
         if value.get("class_name") in ("__tuple__", "TensorShape") and "items" in value:
             return None if value["items"] is None else [plain(each) for each in value["items"]]
+        if value.get("class_name") == "__numpy__":
+            return value["config"]["value"]
         return {key: plain(each) for key, each in value.items()}
     return [plain(each) for each in value] if isinstance(value, list) else value
 

@@ -37,7 +37,7 @@ def kind_of(path: Path, weights: Path | None = None) -> Kind:
     if path.is_dir():
         kind = _kind_of_folder(path)
     elif path.suffix in _BY_SUFFIX:
-        kind = _BY_SUFFIX[path.suffix]
+        kind = "hdf5" if _is_hdf5_by_another_name(path) else _BY_SUFFIX[path.suffix]
     else:
         what = OTHERS.get(path.suffix)
         if what is not None:
@@ -65,6 +65,14 @@ def _kind_of_folder(path: Path) -> Kind:
     if inside.is_file():
         raise ModelFileError(f"{name} is a folder. Give the file in it, {str(inside)!r}.")
     raise ModelFileError(f"{name} is a folder, and no SavedModel. Give the path of a .keras or .h5 file.")
+
+
+def _is_hdf5_by_another_name(path: Path) -> bool:
+    """Whether a `.keras` file is one of those that Keras 2 wrote up to 2.12: they are HDF5 files."""
+    try:
+        return path.suffix == ".keras" and is_hdf5(path)
+    except OSError:
+        return False
 
 
 def _check_whole(path: Path, kind: Kind) -> None:

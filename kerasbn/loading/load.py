@@ -94,8 +94,6 @@ def read(
 
 
 def _archive(path: Path, weights: Path | None, custom_objects: Mapping[str, Any], safe: bool) -> Loaded:
-    import io
-
     from kerasbn.loading import archive
 
     with zipfile.ZipFile(path) as file:
@@ -105,7 +103,7 @@ def _archive(path: Path, weights: Path | None, custom_objects: Mapping[str, Any]
             raise ModelFileError("it has no config.json of Keras's: it is another archive")
         if "model.weights.h5" in names:
             with file.open("model.weights.h5") as content:
-                check_hdf5(io.BytesIO(content.read()))
+                check_hdf5(content)
         if archive.version_of(file) == 2:
             return _of_keras_2(archive.read(file), path, custom_objects, safe)
         config = json.loads(file.read("config.json"))

@@ -16,7 +16,8 @@ from kerasbn.loading.configs import class_of, group_name
 from kerasbn.loading.contents import Group, Weight, Weights
 
 _CALLED_OTHERWISE = {"depthwise_kernel": "kernel"}
-_HOLDERS = ("Functional", "Model", "Sequential")
+DEPENDENCIES = "_layer_checkpoint_dependencies"
+"""What Keras 2.12 calls a model's layers; it counts those with weights twice."""
 
 
 def fill(model: keras.Model, weights: Weights, config: Mapping[str, Any]) -> None:
@@ -122,14 +123,15 @@ class _Grouped:
 
     def _models(self, model: keras.Model, group: Group, entry: Mapping[str, Any]) -> None:
         counts: Counter[str] = Counter()
-        held = group.inside.get("layers", Group((), {})).inside
+        by_dependency = group.inside.get(DEPENDENCIES)
+        held = (by_dependency or group.inside.get("layers", Group((), {}))).inside
         layers = {layer.name: layer for layer in model.layers}
         for each in _layers_of(entry):
             kind, name = group_name(class_of(each)), str(each["config"]["name"])
             number = counts[kind]
-            counts[kind] += 1
-            key = f"{kind}_{number}" if number else kind
             layer = layers.get(each.get("name", name)) or layers.get(name)
+            counts[kind] += 2 if by_dependency and layer is not None and layer.weights else 1
+            key = f"{kind}_{number}" if number else kind
             if layer is None or not layer.weights:
                 continue
             self._layer(layer, held.get(key, Group((), {})), each)
@@ -143,9 +145,9 @@ class _Grouped:
         if isinstance(layer, keras.Model):
             self._models(layer, group, entry)
         else:
-            self._attributes(layer, group, f"layer {layer.name!r}")
+            self._attributes(layer, group, entry, f"layer {layer.name!r}")
 
-    def _attributes(self, layer: Any, group: Group, where: str) -> None:
+    def _attributes(self, layer: Any, group: Group, entry: Mapping[str, Any], where: str) -> None:
         own = [each for each in _keras.own_variables(layer) if any(each is weight for weight in layer.weights)]
         _fill(layer.name, own, [Weight("", value) for value in group.own])
         taken = 0
@@ -156,13 +158,15 @@ class _Grouped:
             if isinstance(held, list | tuple):
                 held = dict(zip(_numbered(group_name(type(each).__name__) for each in held), held, strict=True))
                 for key, each in held.items():
-                    self._attributes(each, inside.inside.get(key, Group((), {})), where)
+                    self._attributes(each, inside.inside.get(key, Group((), {})), {}, where)
                     taken += len(each.weights)
             elif isinstance(held, keras.layers.Layer):
                 taken += len(held.weights)
+                config = entry.get("config", {}).get(name, {})
                 if isinstance(held, keras.Model):
-                    raise ModelFileError(f"{where} holds a model, whose weights are not found in a .keras file")
-                self._attributes(held, inside, where)
+                    self._models(held, inside, config)
+                else:
+                    self._attributes(held, inside, config, where)
             else:
                 raise ModelFileError(f"{where} holds nothing that is called {name!r} in the file")
         if len(own) + taken != len(layer.weights):
