@@ -75,7 +75,7 @@ def compiled() -> keras.Model:
 def conv() -> keras.Model:
     return _chain(
         IMAGE,
-        L.Conv2D(4, 3, padding="same", activation="swish"),
+        L.Conv2D(4, 3, padding="same", activation="swish", name="first/convolution"),
         L.ZeroPadding2D(1),
         L.Conv2D(4, 3, strides=2, groups=2),
         L.UpSampling2D(2, interpolation="bilinear"),
@@ -313,6 +313,18 @@ def operations() -> keras.Model:
     return keras.Model(
         inputs, 1.0 - tf.cast(tf.math.maximum(left, right), "float32") * tf.tile(tf.nn.softmax(left), [1, 1, 1])
     )
+
+
+@family
+def masks() -> keras.Model:
+    """What becomes of masks on the way through functions and through layers that do not know them."""
+    inputs = keras.Input((5,), dtype="int32", name="x")
+    x = L.Embedding(9, 4, mask_zero=True)(inputs)
+    through = L.LSTM(3)(tf.nn.relu(x) * 2.0)
+    sliced = L.LSTM(3)(x[:, 1:])
+    joined = L.GRU(3)(L.Concatenate()([x, L.Dense(4)(x)]))
+    pooled = L.GlobalAveragePooling1D()(L.Dropout(0.5)(x))
+    return keras.Model(inputs, [through, sliced, joined, pooled])
 
 
 @family

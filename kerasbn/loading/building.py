@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 
 from kerasbn import _keras
 from kerasbn.errors import KerasBNError, ModelFileError, quoted
-from kerasbn.loading.configs import class_of, cleaned, plain, policy
+from kerasbn.loading.configs import class_of, cleaned, plain, policy, spelled
 from kerasbn.loading.operations import operation_named
 from kerasbn.loading.safety import check_name, missing
 
@@ -31,7 +33,7 @@ class Builder:
     """Makes Keras 3's layers and models of what a file of Keras 2 says of them.
 
     Attributes:
-        notes: What is not quite as the file says.
+        operations: The functions of TensorFlow's that are operations of Keras 3 now, by the names of their calls.
     """
 
     def __init__(
@@ -40,7 +42,7 @@ class Builder:
         self._custom_objects = custom_objects
         self._safe = safe
         self._vocabularies = vocabularies
-        self.notes: list[str] = []
+        self.operations: list[str] = []
 
     def model(self, entry: Mapping[str, Any]) -> keras.Model:
         """A model from its class and config.
@@ -55,6 +57,8 @@ class Builder:
 
     def _layer(self, entry: Mapping[str, Any]) -> keras.layers.Layer:
         kind, config = class_of(entry), dict(entry["config"])
+        if "name" in config:
+            config["name"] = spelled(config["name"])
         where = f"{'model' if kind in _MODELS else 'layer'} {config.get('name', entry.get('name'))!r}"
         try:
             check_name(kind, where, safe=self._safe)
@@ -84,7 +88,10 @@ class Builder:
         trainable = config.pop("trainable", True)  # not every layer takes it
         if kind in _LOOKUPS:
             self._give_words(kind, config, where)
-        with keras.saving.CustomObjectScope(dict(self._custom_objects)):
+        if kind == "Lambda":
+            config = _code(config)
+        allowed = contextlib.nullcontext() if self._safe else _keras.in_memory_code_allowed()
+        with keras.saving.CustomObjectScope(dict(self._custom_objects)), allowed:
             if made:
                 layer = found(**{**{key: value for key, value in config.items() if key not in held}, **made})
             else:
@@ -124,6 +131,8 @@ class Builder:
     def _functional(self, config: Mapping[str, Any]) -> keras.Model:
         graph = _Graph(self, config["layers"])
         inputs, outputs = graph.tensors(config["input_layers"]), graph.tensors(config["output_layers"])
+        names = [spelled(each["name"]) for each in config["layers"]]
+        _tell_apart(keras.tree.flatten(inputs), keras.tree.flatten(outputs), names)
         model = keras.Model(_single(inputs), _single(outputs), name=config.get("name"))
         if config.get("trainable") is False:
             _keras.set_own_trainable(model, False)
@@ -134,9 +143,31 @@ def _is_layer(found: Any) -> bool:
     return isinstance(found, type) and issubclass(found, keras.layers.Layer)
 
 
+def _code(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a Lambda in the form of Keras 3."""
+    of_keras_2 = ("function_type", "module", "output_shape_type", "output_shape_module")
+    found = {key: value for key, value in config.items() if key not in of_keras_2}
+    if isinstance(function := found["function"], list):
+        code = dict(zip(("code", "defaults", "closure"), function, strict=True))
+        found["function"] = {"class_name": "__lambda__", "config": code}
+    return found
+
+
 def _dtype_of(entry: Mapping[str, Any]) -> Any:
     dtype = policy(entry["config"].get("dtype"))
     return dtype if isinstance(dtype, str) and not dtype.startswith("mixed") else None
+
+
+def _tell_apart(
+    inputs: Sequence[keras.KerasTensor], outputs: Sequence[keras.KerasTensor], names: Iterable[str]
+) -> None:
+    """Rename operations that Keras has called as a layer in the file is called already."""
+    taken = set(names)
+    for operation in dict.fromkeys(call.operation for call in _keras.calls_between(inputs, outputs)):
+        if not isinstance(operation, keras.layers.Layer):
+            numbered = (f"{operation.name}_{number}" for number in itertools.count(1))
+            operation.name = next(name for name in itertools.chain([operation.name], numbered) if name not in taken)
+            taken.add(operation.name)
 
 
 def _single(tensors: Any) -> Any:
@@ -171,7 +202,7 @@ class _Graph:
                     f"layer {name!r} calls tf.{function}, which kerasbn does not know in Keras 3. Make it a layer of "
                     "your own in the code of the model"
                 )
-            self._builder.notes.append(f"{name} is an operation of Keras 3.")
+            self._builder.operations.append(name)
             callee: Any = operation
         else:
             callee = self._builder._layer(entry)

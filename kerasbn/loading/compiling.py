@@ -87,13 +87,18 @@ def _each(read: Callable[[Any], Any], value: Any) -> Any:
 
 def _loss(value: Any) -> Any:
     if isinstance(value, str):
-        return keras.losses.get(value)
+        keras.losses.get(value)
+        return value
     if value["class_name"] == "function":
         return keras.losses.get(value["config"])
     config = {key: each for key, each in value["config"].items() if key not in ("fn", "axis")}
     if config.get("reduction") == "auto":
         config["reduction"] = "sum_over_batch_size"
     return keras.losses.deserialize({"class_name": class_of(value), "config": config})
+
+
+_SHORT_NAMES = ("accuracy", "acc", "crossentropy", "ce", "mse", "mae", "mape", "msle")
+"""What metrics may be called in `compile`; their files name the function too, which for some the outputs decide on."""
 
 
 def _metric(value: Any) -> Any:
@@ -104,7 +109,7 @@ def _metric(value: Any) -> Any:
     config = dict(value["config"])
     if value["class_name"] == "MeanMetricWrapper":
         name = config["fn"] if isinstance(config["fn"], str) else config["fn"]["config"]
-        return keras.metrics.MeanMetricWrapper(keras.metrics.get(name), name=config["name"])
+        return config["name"] if config["name"] in _SHORT_NAMES or config["name"] == name else name
     return keras.metrics.deserialize({"class_name": class_of(value), "config": config})
 
 

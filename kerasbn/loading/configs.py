@@ -92,6 +92,11 @@ def plain(value: Any) -> Any:
     return [plain(each) for each in value] if isinstance(value, list) else value
 
 
+def spelled(name: str) -> str:
+    """A layer's name as Keras 3 takes it: a slash stands between layers there."""
+    return name.replace("/", "_")
+
+
 def class_of(entry: Mapping[str, Any]) -> str:
     """The name of an entry's class, without Keras 2's `"Custom>"`."""
     return str(entry["class_name"]).removeprefix("Custom>")

@@ -192,9 +192,12 @@ def _of_keras_2(
         model = builder.model(contents.config)
         if contents.weights is not None:
             fill(model, contents.weights, contents.config)
+        if builder.operations:
+            named = ", ".join(builder.operations[:3]) + (", ..." if len(builder.operations) > 3 else "")
+            notes.append(f"{len(builder.operations)} of TensorFlow's functions are operations of Keras 3 now: {named}.")
         if contents.training is not None:
             notes += compiled(model, contents.training, contents.optimizer, custom_objects)
-    return Loaded(model, (*notes, *builder.notes))
+    return Loaded(model, tuple(notes))
 
 
 def _size(path: Path) -> int:

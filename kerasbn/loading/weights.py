@@ -12,7 +12,7 @@ import numpy as np
 
 from kerasbn import _keras
 from kerasbn.errors import ModelFileError
-from kerasbn.loading.configs import class_of, group_name
+from kerasbn.loading.configs import class_of, group_name, spelled
 from kerasbn.loading.contents import Group, Weight, Weights
 
 _CALLED_OTHERWISE = {"depthwise_kernel": "kernel"}
@@ -49,29 +49,58 @@ def ordered(layer: keras.layers.Layer) -> list[keras.Variable]:
 
 def _by_layer(model: keras.Model, weights: Mapping[str, Sequence[Weight]]) -> None:
     layers = {layer.name: layer for layer in model.layers}
-    for name, values in weights.items():
+    found = {spelled(name): values for name, values in weights.items()}
+    for name, values in found.items():
         if values and name not in layers:
             raise ModelFileError(f"it has weights of a layer {name!r}, and no such layer")
     for name, layer in layers.items():
-        _fill(name, ordered(layer), weights.get(name, ()))
+        _fill(name, ordered(layer), found.get(name, ()))
 
 
 def _in_a_row(model: keras.Model, weights: Sequence[Weight]) -> None:
-    """All weights one after another, layer by layer; the first part of a name may tell which."""
+    """All weights one after another: layer by layer, or first all that is trained and then the rest.
+
+    In the second order they come where JavaScript saved them. Names and shapes tell which it is.
+    """
+    by_layer = [variable for layer in model.layers for variable in ordered(layer)]
+    orders = [by_layer]
+    if any(one is not other for one, other in zip(by_layer, ordered(model), strict=False)):
+        orders.append(ordered(model))
+    for is_alike in (_is_of_layer, _is_alike):
+        fitting = [each for each in orders if len(each) == len(weights) and all(map(is_alike, each, weights))]
+        if len(fitting) == 1:
+            for variable, weight in zip(fitting[0], weights, strict=True):
+                set_weight(variable, weight.value, "the model")
+            return
     at = 0
     for layer in model.layers:
         own = ordered(layer)
         _fill(layer.name, own, weights[at : at + len(own)])
         at += len(own)
-    if at != len(weights):
-        raise ModelFileError(f"it has {len(weights)} weights, and the model {at}")
+    raise ModelFileError(f"it has {len(weights)} weights, which are not in an order of the model's {at}")
+
+
+def _is_of_layer(variable: keras.Variable, weight: Weight) -> bool:
+    """Whether a weight is called as if it were this one of that layer."""
+    named = any(spelled(weight.name).startswith(f"{part}_") for part in variable.path.split("/")[:-1])
+    return named and _is_alike(variable, weight)
+
+
+def _is_alike(variable: keras.Variable, weight: Weight) -> bool:
+    return _is_called(variable, weight.name) and tuple(variable.shape) == weight.value.shape
+
+
+def _is_called(variable: keras.Variable, name: str) -> bool:
+    """Whether this may be what a weight is called, past the names of layers."""
+    own, last = _last(variable.path).lower(), _last(name).lower()
+    return last in ("", own) or _CALLED_OTHERWISE.get(last) == own
 
 
 def _fill(layer: str, variables: Sequence[keras.Variable], values: Sequence[Weight]) -> None:
     if len(variables) != len(values):
         raise ModelFileError(f"layer {layer!r} has {len(variables)} weights, and there are {len(values)} in the file")
     for variable, weight in _matched(variables, values):
-        if (name := _last(weight.name)) and _last(variable.path) not in (name, _CALLED_OTHERWISE.get(name)):
+        if not _is_called(variable, weight.name):
             raise ModelFileError(f"layer {layer!r} has no weight {weight.name!r} where the file has it")
         set_weight(variable, weight.value, f"layer {layer!r}")
 
@@ -129,7 +158,7 @@ class _Grouped:
         for each in _layers_of(entry):
             kind, name = group_name(class_of(each)), str(each["config"]["name"])
             number = counts[kind]
-            layer = layers.get(each.get("name", name)) or layers.get(name)
+            layer = layers.get(spelled(name))
             counts[kind] += 2 if by_dependency and layer is not None and layer.weights else 1
             key = f"{kind}_{number}" if number else kind
             if layer is None or not layer.weights:

@@ -10,6 +10,7 @@ from keras import layers
 
 from kerasbn import ModelFileError, load
 from kerasbn.loading.hdf5 import layers_of
+from kerasbn.loading.load import read
 from tests.helpers import assert_same_function, randomize
 from tests.loading.test_keras2 import _outputs, _recorded, unpacked  # noqa: F401
 
@@ -28,14 +29,19 @@ def _quantized(value, dtype):
     return stored.tobytes(), {"quantization": quantization}
 
 
-def _as_tensorflow_js(folder, dtype=None):
-    """The weights of a family's `.h5` file in two shards, with `model.json`."""
+def _as_tensorflow_js(folder, dtype=None, *, of_javascript=False):
+    """The weights of a family's `.h5` file in two shards, with `model.json`.
+
+    JavaScript saves what is not trained last, Python layer by layer.
+    """
     import h5py
 
     with h5py.File(folder / "model.h5") as file:
         topology = {"keras_version": "2.21.0", "backend": "tensorflow"}
         topology["model_config"] = json.loads(file.attrs["model_config"])
         weights = [weight for each in layers_of(file["model_weights"]).values() for weight in each]
+    if of_javascript:
+        weights.sort(key=lambda weight: "moving_" in weight.name)
     content, specs = b"", []
     for name, value in weights:
         stored, quantization = _quantized(value, dtype)
@@ -61,6 +67,13 @@ def test_tensorflow_js(family, dtype, tolerance, unpacked):  # noqa: F811
         model = load(_as_tensorflow_js(unpacked(family), dtype))
     for output, other in zip(_outputs(model, inputs), expected, strict=True):
         assert np.abs(output - other).max() <= tolerance * max(1.0, np.abs(other).max())
+
+
+@pytest.mark.parametrize("family", ["batch_normalization", "compiled"])
+def test_tensorflow_js_that_javascript_wrote(family, unpacked):  # noqa: F811
+    inputs, expected = _recorded(unpacked(family))
+    model = read(_as_tensorflow_js(unpacked(family), of_javascript=True)).model
+    np.testing.assert_allclose(_outputs(model, inputs)[0], expected[0], atol=1e-5)
 
 
 def _changed(unpacked, change):  # noqa: F811

@@ -1,13 +1,19 @@
 """Files of Keras 2, each with what Keras 2 computed: `tools/make_keras2_files.py` made them."""
 
+import base64
+import json
+import marshal
 import pathlib
+import sys
 import zipfile
 
+import h5py
 import keras
 import numpy as np
 import pytest
 
 from kerasbn import ModelFileError
+from kerasbn.cli import main
 from kerasbn.loading.load import read
 
 pytestmark = pytest.mark.tensorflow
@@ -121,3 +127,54 @@ def test_the_outcome_is_keras_3(unpacked, tmp_path):
     _read(unpacked("operations"), "model.h5").model.save(tmp_path / "model.keras")
     (output,) = _outputs(read(tmp_path / "model.keras").model, inputs)
     np.testing.assert_allclose(output, expected[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("family", "said"),
+    [
+        ("conv", ["It is of Keras 2"]),
+        ("operations", ["It is of Keras 2", " of TensorFlow's functions are operations"]),
+        ("compiled", ["It is of Keras 2"]),
+    ],
+)
+def test_the_command_says_what_it_mended(family, said, unpacked, tmp_path, monkeypatch, capsys):
+    path, output = unpacked(family) / "model.h5", tmp_path / "out.keras"
+    monkeypatch.setattr(sys, "argv", ["kerasbn-rewrite", str(path), "-o", str(output), "--position", "none"])
+    assert main._status() == 0
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith(str(path))]
+    assert all(part in line for part, line in zip(said, shown, strict=True))
+    inputs, expected = _recorded(unpacked(family))
+    np.testing.assert_allclose(_outputs(read(output).model, inputs)[0], expected[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["model.h5", "model.json"])
+def test_code_that_is_trusted(kind, unpacked):
+    """With code of the Python that runs here: that of another one is another."""
+    folder = unpacked("refused_code")
+    code = base64.b64encode(marshal.dumps((lambda x: 2 * x).__code__)).decode()
+    if kind == "model.h5":
+        with h5py.File(folder / kind, "r+") as file:
+            file.attrs["model_config"] = _with_code(file.attrs["model_config"], code)
+    else:
+        (folder / kind).write_text(_with_code((folder / kind).read_text(), code))
+    inputs, expected = _recorded(folder)
+    model = _read(folder, kind, safe=False).model
+    np.testing.assert_allclose(_outputs(model, inputs)[0], expected[0], rtol=1e-5)
+
+
+def _with_code(config, code):
+    content = json.loads(config)
+    (entry,) = [each["config"] for each in content["config"]["layers"] if each["class_name"] == "Lambda"]
+    if isinstance(entry["function"], list):
+        entry["function"][0] = code
+    else:
+        entry["function"]["config"]["code"] = code
+    return json.dumps(content)
+
+
+def test_operations_are_not_called_as_layers_are(unpacked):
+    """Keras counts its operations' names from the start in a fresh process."""
+    keras.backend.clear_session()
+    _read(unpacked("masks"), "model.h5")
+    keras.backend.clear_session()
+    _read(unpacked("operations"), "model.h5")
