@@ -82,7 +82,7 @@ class Builder:
     def _of_keras(self, kind: str, config: dict[str, Any], where: str) -> keras.layers.Layer:
         held = _HELD.get(kind, ())
         made = {key: self._held(config[key]) for key in held if config.get(key) is not None}
-        found: Any = getattr(keras.layers, kind, None)
+        found: Any = getattr(keras.layers, kind, None) or _keras.layer_of_applications(kind)
         if not _is_layer(found):
             raise ModelFileError(f"{where} is of {missing(kind)}")
         trainable = config.pop("trainable", True)  # not every layer takes it

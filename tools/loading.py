@@ -1,0 +1,158 @@
+"""Files of Keras 2, read without it: by family of layers and kind of file, and networks of `keras.applications`.
+
+    python tools/loading.py                                              # writes docs/loading.md without networks anew
+    pip install --target /tmp/keras2 --no-deps tf_keras
+    PYTHONPATH=/tmp/keras2 python tools/loading.py --networks MobileNetV2,ResNet50   # these anew, some minutes
+
+The families are those of `tools/make_keras2_files.py`; networks have random weights, statistics that are far from
+fresh, and 96x96 inputs. What stands in the table is the greatest difference from what Keras 2 computed, relative to the
+greatest output; or "refused", which is an error with the layer's name. Whatever else comes makes the tool fail.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import re
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import click
+import keras
+import numpy as np
+
+from kerasbn import ModelFileError
+from kerasbn.loading.load import read
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "tests" / "loading" / "keras2"
+PAGE = ROOT / "docs" / "loading.md"
+KINDS = {"model.h5": ".h5", "model.keras": ".keras", "model": "SavedModel", "model.json": "JSON + .weights.h5"}
+MOST = 1e-5
+
+
+def outcome(path: Path, inputs: Mapping[str, Any], expected: list[np.ndarray]) -> str:
+    """How far a model that is read is from what Keras 2 computed, or that it is refused."""
+    if not path.exists():
+        return "not written by Keras 2"
+    try:
+        weights = path.with_suffix(".weights.h5") if path.suffix == ".json" else None
+        model = read(path, weights=weights).model
+    except ModelFileError as error:
+        (name,) = re.findall(r"layer '([^']+)'", str(error))[:1] or [""]
+        return f"refused: `{name}`" if name else f"**{error}**"
+    structure = model.inputs if isinstance(model, keras.Sequential) else model.input
+    given: Any = inputs if isinstance(structure, dict) else list(inputs.values())
+    given = given[0] if isinstance(given, list) and len(given) == 1 else given
+    outputs = keras.tree.flatten(model(given, training=False))
+    errors = [
+        np.abs(keras.ops.convert_to_numpy(output) - other).max() / max(1.0, np.abs(other).max())
+        for output, other in zip(outputs, expected, strict=True)
+    ]
+    return f"{max(errors):.0e}" if max(errors) <= MOST else f"**{max(errors):.0e}**"
+
+
+def family(path: Path) -> tuple[str, ...]:
+    """The row of a family."""
+    with tempfile.TemporaryDirectory() as folder:
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(folder)
+        content = np.load(Path(folder) / "model.npz")
+        inputs = {
+            name.removeprefix("input_"): keras.ops.convert_to_tensor(
+                content[name].tolist() if content[name].dtype.kind == "U" else content[name]
+            )
+            for name in content
+            if name.startswith("input_")
+        }
+        expected = [content[name] for name in content if name.startswith("output_")]
+        return tuple(outcome(Path(folder) / kind, inputs, expected) for kind in KINDS)
+
+
+def network(name: str) -> tuple[str, ...]:
+    """The row of a network that Keras 2 saves here and now."""
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(0)
+    model = getattr(tf_keras.applications, name)(
+        weights=None, input_shape=(96, 96, 3), classes=10, classifier_activation=None
+    )
+    random = np.random.default_rng(0)
+    for weight in model.weights:
+        if "moving_variance" in weight.name or "gamma" in weight.name:
+            weight.assign(random.uniform(0.5, 1.5, weight.shape))
+        elif "moving_mean" in weight.name or "beta" in weight.name:
+            weight.assign(random.normal(0.0, 0.2, weight.shape))
+    inputs = random.uniform(0.0, 1.0, (2, 96, 96, 3)).astype("float32")
+    expected = [np.asarray(model(inputs, training=False))]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        model.save(path / "model.h5")
+        model.save(path / "model.keras")
+        model.save(path / "model", save_format="tf")
+        (path / "model.json").write_text(model.to_json())
+        model.save_weights(path / "model.weights.h5")
+        del model
+        tf_keras.backend.clear_session()
+        gc.collect()
+        return tuple(outcome(path / kind, {"x": inputs}, expected) for kind in KINDS)
+
+
+def rows_of(page: str, title: str) -> dict[str, tuple[str, ...]]:
+    """A table of the page as it is."""
+    part = page.partition(f"## {title}\n")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in part.splitlines() if line[:2] == "| "]
+    return {row[0]: tuple(row[1:]) for row in rows[2:]}
+
+
+def table(title: str, rows: Mapping[str, tuple[str, ...]]) -> str:
+    heading = ["", *KINDS.values()]
+    lines = [heading, ["---"] * len(heading), *([name, *cells] for name, cells in rows.items())]
+    return f"## {title}\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+def every(work: Callable[[Any], tuple[str, ...]], names: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    found = {}
+    for name, argument in names.items():
+        found[name] = work(argument)
+        print(name, *found[name], sep="  ", flush=True)
+        keras.backend.clear_session()
+    return found
+
+
+@click.command()
+@click.option("--networks", default="", help="The networks to be tried anew, by their names in keras.applications.")
+def main(networks: str) -> None:
+    page = PAGE.read_text() if PAGE.exists() else ""
+    families = every(family, {path.stem: path for path in sorted(FOLDER.glob("*.zip"))})
+    tried = rows_of(page, "Networks") | every(network, {name: name for name in filter(None, networks.split(","))})
+    written = json.loads(keras_2_config())["keras_version"]
+    text = (
+        "# Files of Keras 2\n\n"
+        f"What `kerasbn.load` makes of files that Keras {written} wrote: the greatest difference from what Keras 2 "
+        "computed, relative to\nthe greatest output, or the layer for which the file is refused. "
+        "`python tools/loading.py` writes this page.\n\n"
+        "Vocabularies in SavedModels lie in a graph that would have to be run, those that were adapted are in no `.h5` "
+        "file:\nsave such models as `.keras`. Subclassed models have their code in no file: make them in Python, and "
+        "load\ntheir weights.\n\n"
+    )
+    PAGE.write_text(text + table("Families", families) + "\n" + table("Networks", dict(sorted(tried.items()))))
+    wrong = [name for name, row in {**families, **tried}.items() if any(cell.startswith("**") for cell in row)]
+    sys.exit(f"wrong: {', '.join(wrong)}" if wrong else 0)
+
+
+def keras_2_config() -> str:
+    with zipfile.ZipFile(FOLDER / "dense.zip") as archive:
+        return archive.read("model.json").decode()
+
+
+if __name__ == "__main__":
+    main()
