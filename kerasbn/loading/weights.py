@@ -93,7 +93,7 @@ def _is_alike(variable: keras.Variable, weight: Weight) -> bool:
 def _is_called(variable: keras.Variable, name: str) -> bool:
     """Whether this may be what a weight is called, past the names of layers; those without a name are variables."""
     own, last = _last(variable.path).lower(), _last(name).lower()
-    return last in ("", "variable", own) or _CALLED_OTHERWISE.get(last) == own
+    return last in ("", own) or "variable" in (last, own) or _CALLED_OTHERWISE.get(last) == own
 
 
 def _fill(layer: str, variables: Sequence[keras.Variable], values: Sequence[Weight]) -> None:
