@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kerasbn.cli.quiet import stderr_for_python_alone, tensorflow_imported_quietly
+from kerasbn.cli.result import Result
 from kerasbn.errors import OptionError
 from kerasbn.files.formats import Layout, companions_of, format_of
 from kerasbn.files.sample_file import check_sample_file, load_sample
@@ -76,7 +77,7 @@ class Job:
             with self._step("Planning"):
                 plan = self._plan(source, population if data is None else data)
             reports = [] if self.dry_run else self._write(plan, population, data if population is None else population)
-        self._print(plan, reports, notes)
+        self._print(Result(self.model, notes, plan, tuple(reports)))
 
     def _check_paths(self) -> None:
         """Find what is wrong with the paths before TensorFlow is imported, which takes seconds."""
@@ -161,15 +162,17 @@ class Job:
             with Console(stderr=True).status(Text(what)):
                 yield
 
-    def _print(self, plan: Plan, reports: list[ExportReport], notes: Sequence[str]) -> None:
+    def _print(self, result: Result) -> None:
+        plan, reports = result.plan, result.reports
         if self.as_json:
             outputs = [report.to_dict() for report in reports]
-            print(json.dumps({"reading": list(notes), "plan": plan.to_dict(), "outputs": outputs}, indent=2))  # noqa: T201
+            read = {"reading": list(result.notes), "plan": plan.to_dict(), "outputs": outputs}
+            print(json.dumps(read, indent=2))  # noqa: T201
             return
         if self.quiet and not self.dry_run:
             return
         console = Console(width=_WIDE, highlight=False, soft_wrap=True, markup=False, emoji=False)
-        for note in notes:
+        for note in result.notes:
             console.print(f"{self.model}: {note}")
         console.print(str(plan) if self.dry_run or self.verbose else _summary(plan))
         if reports:
@@ -182,7 +185,7 @@ def _summary(plan: Plan) -> str:
     return f"{plan.title}{f' ({reasons})' if reasons else ''}\n{plan.outcome}"
 
 
-def _table_of(reports: list[ExportReport]) -> Table:
+def _table_of(reports: Iterable[ExportReport]) -> Table:
     table: Any = Table(box=None, pad_edge=False)
     for heading in ("written", "format", "size", "verified"):
         table.add_column(heading)
