@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import re
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from rich.cells import cell_len
+from rich.text import Text
 
 Row: TypeAlias = tuple[str, ...]
 
 _NUMBER = re.compile(r"\d+")
 _LONGEST_PERIOD = 100
 _WORTH_SAVING = 4
+
+_GAP, _BELOW = "   ", "    "
+_LEAST = 36
+"""What words need beside a row; where there is less, they go below it."""
+
+_STYLES: Mapping[str, str] = {
+    "insert": "green",
+    "replace": "yellow",
+    "remove": "red",
+    "fold": "cyan",
+    "merge": "magenta",
+    "skip": "dim",
+}
+"""By what becomes of a call site, the last cell but one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,22 +63,90 @@ def grouped(rows: Sequence[Row]) -> Iterator[Group]:
         start += length
 
 
-def table_of(headings: Sequence[str], rows: Sequence[Row], width: int = 120) -> str:
-    """The rows as a table, with a column that says how many times where any come more than once."""
+def table_of(headings: Sequence[str], rows: Sequence[Row], width: int = 120) -> Text:
+    """The rows as a table, with a column that says how many times where any come more than once.
+
+    Args:
+        headings: What stands above the columns.
+        rows: As many cells each. The last is in words: they are broken where the width asks for it, and go below the
+            row where little is left beside it. The others are never broken.
+        width: How wide the table may be.
+    """
+    if not rows:
+        return lines_of([])
     groups = list(grouped(rows))
     repeats = any(group.times > 1 for group in groups)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    if repeats:
-        table.add_column("times", justify="right")
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for group in groups:
-        for row in group.rows:
-            table.add_row(*([f"{group.times} x" if group.times > 1 else ""] if repeats else []), *row)
-    console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False, markup=False)
-    with console.capture() as capture:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
+    body = [(f"{group.times} x" if group.times > 1 else "", *row) for group in groups for row in group.rows]
+    heading, *lines = [line if repeats else line[1:] for line in (("times", *headings), *body)]
+    columns = _Columns([max(map(cell_len, column)) for column in zip(heading, *lines, strict=True)], repeats, width)
+    return lines_of([*columns.heading(heading), *(text for line in lines for text in columns.row(line))])
+
+
+def paragraph(words: str, width: int, style: str = "") -> Text:
+    """Lines of whole words; a path that is longer than a line is not broken."""
+    return lines_of([Text(line, style) for line in _broken(words, width)])
+
+
+def lines_of(texts: Iterable[Text], space: int = 0) -> Text:
+    """Texts one below the other, with so many empty lines between; no terminal breaks or cuts them."""
+    between = Text("\n" * (space + 1), no_wrap=True, overflow="ignore")
+    return between.join(texts)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Columns:
+    """Cells side by side, the words that are last beside them or below.
+
+    Attributes:
+        widths: The widths of the cells, if nothing is broken.
+        counting: Whether the first cell says how many times.
+        width: How wide all of it may be.
+    """
+
+    widths: Sequence[int]
+    counting: bool
+    width: int
+
+    @property
+    def _indent(self) -> int:
+        return sum(width + len(_GAP) for width in self.widths[:-1])
+
+    @property
+    def _beside(self) -> bool:
+        return self.width - self._indent >= min(self.widths[-1], _LEAST)
+
+    def heading(self, line: Row) -> Iterator[Text]:
+        """The headings, and a rule below."""
+        text = self._cells(line[:-1], "bold", "bold").append(line[-1] if self._beside else "", "bold")
+        text.rstrip()
+        yield text
+        yield Text("─" * min(self.width, self._indent + self.widths[-1]), "dim")
+
+    def row(self, line: Row) -> Iterator[Text]:
+        """A row, in one line or several."""
+        *cells, words = line
+        what = _STYLES.get(cells[-1].partition(":")[0], "")
+        style = what if what == "dim" else ""
+        text = self._cells(cells, style, what)
+        indent = " " * (self._indent if self._beside else len(_BELOW) + self.counting * (self.widths[0] + len(_GAP)))
+        broken = _broken(words, self.width - len(indent))
+        if self._beside:
+            text.append(broken.pop(0), style)
+        text.rstrip()
+        yield text
+        yield from (Text(f"{indent}{part}", style) for part in broken)
+
+    def _cells(self, cells: Sequence[str], style: str, last: str) -> Text:
+        text = Text()
+        for number, (cell, width) in enumerate(zip(cells, self.widths, strict=False)):
+            space = " " * (width - cell_len(cell))
+            padded = f"{space}{cell}" if self.counting and number == 0 else f"{cell}{space}"
+            text.append(padded, last if number == len(cells) - 1 else style).append(_GAP)
+        return text
+
+
+def _broken(words: str, width: int) -> list[str]:
+    return textwrap.wrap(words, max(width, 1), break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def _matches(kinds: Sequence[Row], period: int) -> list[int]:

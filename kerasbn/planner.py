@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Unpack, cast
 
 import keras
+from rich.console import Console, ConsoleOptions
+from rich.text import Text
 
 from kerasbn.catalog.norms import norms_in
 from kerasbn.catalog.roles import NORMALIZING, Role, role_of
@@ -24,7 +25,7 @@ from kerasbn.passes.fold_normalization import INFERENCE_MODEL
 from kerasbn.passes.outcome import outcome_of_folding, outcome_of_inserting
 from kerasbn.passes.pipeline import propose
 from kerasbn.passes.proposal import Edit
-from kerasbn.plan_table import table_of
+from kerasbn.plan_table import Row, lines_of, paragraph, table_of
 from kerasbn.reasons import Skip
 from kerasbn.source.source import Source
 from kerasbn.source.trace import is_traceable
@@ -36,6 +37,10 @@ TRAINED = (
     "The model is trained. What is inserted starts as the identity at inference, but the first steps of training "
     "normalize by the batch; given a sample of the inputs as data=, they start close to where the model stands."
 )
+COLUMNS = ("call site", "what", "detail")
+"""What a plan tells of each call site."""
+
+_WIDTH = 120
 _PAST = {"insert": "inserted", "remove": "removed", "replace": "replaced", "fold": "folded", "merge": "merged"}
 
 
@@ -106,16 +111,22 @@ class Plan:
         }
 
     def __str__(self) -> str:
+        return self._text(_WIDTH).plain
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        """The same at the width of a terminal, in colours: what `rich.print(plan)` and the command show."""
+        yield self._text(options.max_width)
+
+    def _text(self, width: int) -> Text:
         order = _order(self._source)
-        rows: list[tuple[str, str, str]] = [(edit.site, edit.kind, edit.detail) for edit in self.edits]
-        rows += [(skip.site, f"skip: {skip.reason.value}", skip.detail) for skip in self.skips]
-        rows.sort(key=lambda row: order[row[0]])
-        parts = [
-            f"{self.title}\n{self.outcome}",
-            table_of(("call site", "what", "detail"), rows),
-            "\n".join(textwrap.fill(note, 120) for note in self.notes),
-        ]
-        return "\n\n".join(part for part in parts if part)
+        decisions: list[Edit | Skip] = [*self.edits, *self.skips]
+        rows = sorted(map(row_of, decisions), key=lambda row: order[row[0]])
+        parts = (
+            lines_of([paragraph(self.title, width, "bold"), paragraph(self.outcome, width)]),
+            table_of(COLUMNS, rows, width),
+            lines_of([paragraph(note, width) for note in self.notes]),
+        )
+        return lines_of([part for part in parts if part], space=1)
 
     @property
     def title(self) -> str:
@@ -123,6 +134,12 @@ class Plan:
         kinds = Counter(edit.kind for edit in self.edits)
         counts = ", ".join(f"{count} {_PAST[kind]}" for kind, count in kinds.items()) or "no edits"
         return f"Plan for {self.model.name!r}: {counts}, {len(self.skips)} skipped"
+
+
+def row_of(decision: Edit | Skip) -> Row:
+    """What becomes of a call site as a row of a table with `COLUMNS`."""
+    what = decision.kind if isinstance(decision, Edit) else f"skip: {decision.reason.value}"
+    return decision.site, what, decision.detail
 
 
 def applied(plan: Plan) -> keras.Model:
@@ -136,11 +153,10 @@ def applied(plan: Plan) -> keras.Model:
     return built.model
 
 
-def normalizations_left(plan: Plan) -> dict[str, int]:
-    """How many calls of batch normalization, or of what holds some, a plan of folding leaves, by the reason's value."""
+def normalizations_left(plan: Plan) -> tuple[Skip, ...]:
+    """The calls of batch normalization, or of what holds some, that a plan of folding leaves."""
     sites = plan._source.graph.by_address
-    left = (skip.reason.value for skip in plan.skips if norms_in(core_of(sites[skip.site].operation)))
-    return dict(Counter(left))
+    return tuple(skip for skip in plan.skips if norms_in(core_of(sites[skip.site].operation)))
 
 
 @in_turn()

@@ -54,8 +54,62 @@ def test_every_row_is_counted_once(rows):
 
 
 def test_the_column_of_times_is_there_only_if_something_repeats():
-    assert "times" not in table_of(("call site", "what"), _rows("a", "b"))
-    assert "6 x   conv{1..6}" in table_of(("call site", "what"), _rows(*(f"conv{n}" for n in range(1, 7))))
+    assert "times" not in table_of(("call site", "what"), _rows("a", "b")).plain
+    assert "6 x   conv{1..6}" in table_of(("call site", "what"), _rows(*(f"conv{n}" for n in range(1, 7)))).plain
+
+
+_HEADINGS = ("call site", "what", "detail")
+_LONG = [
+    ("stage1/conv#0", "insert", "'stage1/conv_bn' before relu; the bias becomes beta"),
+    ("a_longer_path/than_a_narrow_terminal_takes/conv#0", "skip: output", "yields an output of the model"),
+]
+# A width, and the table: words beside their rows in one line or several, or below where little is left beside them.
+WIDTHS = {
+    4096: """\
+call site                                           what           detail
+──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+stage1/conv#0                                       insert         'stage1/conv_bn' before relu; the bias becomes beta
+a_longer_path/than_a_narrow_terminal_takes/conv#0   skip: output   yields an output of the model""",
+    108: """\
+call site                                           what           detail
+────────────────────────────────────────────────────────────────────────────────────────────────────────────
+stage1/conv#0                                       insert         'stage1/conv_bn' before relu; the bias
+                                                                   becomes beta
+a_longer_path/than_a_narrow_terminal_takes/conv#0   skip: output   yields an output of the model""",
+    40: """\
+call site                                           what
+────────────────────────────────────────
+stage1/conv#0                                       insert
+    'stage1/conv_bn' before relu; the
+    bias becomes beta
+a_longer_path/than_a_narrow_terminal_takes/conv#0   skip: output
+    yields an output of the model""",
+}
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_widths(width):
+    assert table_of(_HEADINGS, _LONG, width).plain == WIDTHS[width]
+
+
+def test_what_repeats_is_ahead_of_its_words_below():
+    rows = [(f"conv{n}", "insert", "in some more words than there is room for beside it") for n in range(1, 7)]
+    lines = table_of(_HEADINGS, rows, 40).plain.splitlines()[2:]
+    assert lines == [
+        "  6 x   conv{1..6}   insert",
+        *(" " * 12 + part for part in ("in some more words than", "there is room for beside it")),
+    ]
+
+
+def test_colours_are_for_kinds_and_skips_are_dim():
+    table = table_of(_HEADINGS, _LONG)
+    styles = {table.plain[span.start : span.end].strip(): str(span.style) for span in table.spans}
+    assert styles["insert"] == "green"
+    assert styles["skip: output"] == styles["yields an output of the model"] == "dim"
+
+
+def test_an_empty_table_is_nothing():
+    assert not table_of(_HEADINGS, [])
 
 
 def test_a_plan_of_a_repeating_network_is_short():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError
 from kerasbn.exporters.settings import Settings
 from kerasbn.options import Options
-from kerasbn.planner import applied, normalizations_left, plan
+from kerasbn.planner import Plan, applied, normalizations_left, plan
 from kerasbn.reasons import Reason
 from kerasbn.source.trace import as_one_layer, is_traceable, trace
 
@@ -27,12 +28,14 @@ class Served:
         whole: The same before anything was folded, to be compared with.
         folded: How many calls of batch normalization were folded.
         kept: How many were not, by the value of their `Reason`.
+        folding: The plan that they were folded by, `None` where nothing is folded.
     """
 
     model: keras.Model
     whole: keras.Model
     folded: int = 0
     kept: dict[str, int] = dataclasses.field(default_factory=dict)
+    folding: Plan | None = None
 
 
 @contextlib.contextmanager
@@ -71,6 +74,7 @@ def _folded(model: keras.Model, settings: Settings) -> Served:
     try:
         folding = plan(model, **options)
         folded = sum(edit.kind == "fold" for edit in folding.edits)
-        return Served(applied(folding) if folding.edits else model, model, folded, normalizations_left(folding))
+        kept = Counter(skip.reason.value for skip in normalizations_left(folding))
+        return Served(applied(folding) if folding.edits else model, model, folded, dict(kept), folding)
     except UnsupportedModelError:
         return Served(model, model, kept={Reason.OPAQUE.value: norms} if norms else {})
