@@ -21,9 +21,9 @@ from rich.table import Table
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from kerasbn.cli.quiet import tensorflow_imported_quietly
+from kerasbn.cli.quiet import keras_imported_quietly
 
-with tensorflow_imported_quietly(verbose=False):
+with keras_imported_quietly():
     import keras
     from keras import layers
 

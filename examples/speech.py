@@ -22,10 +22,10 @@ import onnxruntime
 from rich.console import Console
 from rich.table import Table
 
-from kerasbn.cli.quiet import tensorflow_imported_quietly
+from kerasbn.cli.quiet import keras_imported_quietly
 from kerasbn.progress import shown
 
-with tensorflow_imported_quietly(verbose=False):
+with keras_imported_quietly():
     import keras
     from keras import layers, ops
 

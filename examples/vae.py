@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.datasets import load_digits
 
-from kerasbn.cli.quiet import tensorflow_imported_quietly
+from kerasbn.cli.quiet import keras_imported_quietly
 
-with tensorflow_imported_quietly(verbose=False):
+with keras_imported_quietly():
     import keras
     import tensorflow as tf
     from keras import layers, ops

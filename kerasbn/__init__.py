@@ -58,6 +58,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version  # late, as it takes longer than all else here
+
+        return version(__name__)
     if name not in _LAZY:
         raise AttributeError(f"module 'kerasbn' has no attribute {name!r}")
     module = importlib.import_module(_LAZY[name])

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 Item = TypeVar("Item")
+
+_AROUND: ContextVar[Progress | None] = ContextVar("around", default=None)
+"""The bars that `steps` shows, below which others go: a terminal shows one set of bars at a time."""
 
 
 def shown(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
@@ -19,6 +24,46 @@ def shown(items: Iterable[Item], description: str, total: int | None = None) -> 
         description: What is being done, `"Measuring statistics"`.
         total: How many items there are. Defaults to `None`: not known.
     """
+    around = _AROUND.get()
+    with _bars() if around is None else contextlib.nullcontext(around) as bars:
+        bar = bars.add_task(description, total=total)
+        try:
+            for item in items:
+                yield item
+                bars.advance(bar)
+        finally:
+            bars.remove_task(bar)
+
+
+@contextlib.contextmanager
+def steps(total: int, *, quiet: bool = False) -> Iterator[Callable[[str], None]]:
+    """One bar for what takes several steps, and below it those of `shown` within them.
+
+    Args:
+        total: How many steps there are.
+        quiet: Whether none of them is shown.
+
+    Yields:
+        A function to be called at the beginning of each step with what it is, `"Reading net.keras"`.
+    """
+    with _bars(quiet) as bars:
+        bar = bars.add_task("", total=total, visible=False)
+        begun = 0
+
+        def step(what: str) -> None:
+            nonlocal begun
+            bars.update(bar, description=what, completed=begun, visible=True)
+            begun += 1
+
+        token = _AROUND.set(bars)
+        try:
+            yield step
+        finally:
+            _AROUND.reset(token)
+
+
+def _bars(quiet: bool = False) -> Progress:
     console = Console(stderr=True)
-    watched = console.is_terminal or console.is_jupyter
-    yield from track(items, description, total, console=console, transient=True, disable=not watched)
+    watched = (console.file.isatty() and console.is_interactive) or console.is_jupyter  # whatever FORCE_COLOR says
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True, disable=quiet or not watched)

@@ -1,25 +1,17 @@
-"""What `kerasbn-rewrite` does, once its arguments are read."""
+"""What `kerasbn-rewrite` does to a model, once its arguments are read."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from kerasbn.cli.quiet import stderr_for_python_alone, tensorflow_imported_quietly
-from kerasbn.cli.result import Result
-from kerasbn.errors import OptionError
-from kerasbn.files.formats import Layout, companions_of, format_of
+from kerasbn.cli.outputs import Output
+from kerasbn.cli.result import Forecast, Result
 from kerasbn.files.sample_file import check_sample_file, load_sample
-from kerasbn.files.staging import check_target, staged
+from kerasbn.files.staging import staged
 from kerasbn.loading.custom import imported
 from kerasbn.loading.kinds import kind_of
 from kerasbn.loading.load import read
@@ -28,168 +20,191 @@ if TYPE_CHECKING:
     import keras
 
     from kerasbn.exporters import ExportReport
-    from kerasbn.exporters.settings import Quantize
+    from kerasbn.exporters.settings import Quantize, Settings
     from kerasbn.planner import Plan
-
-
-_WIDE = 4096  # paths are never cut, not in a narrow terminal and not in a file
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One run of the command; the attributes are its arguments.
+    """What is done to each model; the attributes are arguments of the command.
 
     `settings` are options of `kerasbn.rewrite`, but for the norm, of which there is whose it is.
     """
 
-    model: Path
+    settings: Mapping[str, Any]
     weights: Path | None
     modules: tuple[str, ...]
     custom_objects: tuple[str, ...]
-    outputs: tuple[Path, ...]
-    settings: Mapping[str, Any]
     data: Path | None
     calibrate: Path | None
     fold: bool | None
     opset: int
-    layout: Layout | None
     quantize: Quantize | None
     dry_run: bool
-    as_json: bool
     no_verify: bool
     force: bool
     unsafe: bool
-    quiet: bool
-    verbose: bool
 
-    def run(self) -> None:
-        """Read, plan, rewrite, write and verify; nothing is in its place until everything is verified."""
-        self._check_paths()
-        with tensorflow_imported_quietly(self.verbose), stderr_for_python_alone(self.verbose):
-            with self._step(f"Reading {self.model}"):
-                source, notes = read(
-                    self.model,
-                    weights=self.weights,
-                    custom_objects=imported(self.modules, self.custom_objects),
-                    safe=not self.unsafe,
-                )
-            data, population = (path and load_sample(path) for path in (self.data, self.calibrate))
-            with self._step("Planning"):
-                plan = self._plan(source, population if data is None else data)
-            reports = [] if self.dry_run else self._write(plan, population, data if population is None else population)
-        self._print(Result(self.model, notes, plan, tuple(reports)))
+    def check(self) -> None:
+        """Find what is wrong whatever the models are, before Keras is imported, which takes seconds.
 
-    def _check_paths(self) -> None:
-        """Find what is wrong with the paths before TensorFlow is imported, which takes seconds."""
-        kind_of(self.model, self.weights)
+        Raises:
+            OptionError: if a sample cannot be read.
+        """
         for sample in filter(None, (self.data, self.calibrate)):
             check_sample_file(sample)
-        for output in self.outputs:
-            kind = format_of(output, self.layout)
-            check_target(output, overwrite=self.force, companions=companions_of(kind, output, self._layout_of(output)))
-            if self.model.resolve().is_relative_to(output.resolve()):
-                raise OptionError(
-                    f"Output {str(output)!r} is the model itself, or the folder that it lies in; the model is never "
-                    "touched. Choose another."
-                )
-            if sum(output.resolve().is_relative_to(other.resolve()) for other in self.outputs) > 1:
-                raise OptionError(
-                    f"Output {str(output)!r} is given twice, or lies in another one. Give each a place of its own."
-                )
 
-    def _plan(self, source: keras.Model, sample: Any) -> Plan:
+    def check_model(self, model: Path, outputs: Sequence[Output]) -> None:
+        """Find what is wrong with the paths of a model and of its outputs, likewise.
+
+        Raises:
+            KerasBNError: naming the path.
+        """
+        kind_of(model, self.weights)
+        for output in outputs:
+            output.check(model, overwrite=self.force)
+
+    def begin(self) -> Work:
+        """Read what all models need.
+
+        Raises:
+            OptionError: if a sample or a module cannot be read.
+        """
+        data, population = (path and load_sample(path) for path in (self.data, self.calibrate))
+        return Work(self, imported(self.modules, self.custom_objects), data, population)
+
+    def steps(self, outputs: Sequence[Output]) -> int:
+        """How many steps a model takes."""
+        if not outputs:
+            return 2
+        return 3 + self._verifies + (self.calibrate is not None) + (1 if self.dry_run else len(outputs))
+
+    @property
+    def _verifies(self) -> bool:
+        """Whether the rewritten model is verified, before anything is written of it."""
+        return bool(self.settings["preserve"]) and not self.no_verify and not self.dry_run
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """A job, and what all models need for it.
+
+    Attributes:
+        job: The job.
+        custom_objects: Classes and functions that files name.
+        data: The sample that inserted normalizations start from.
+        population: The sample that all of them are calibrated on.
+    """
+
+    job: Job
+    custom_objects: Mapping[str, Any]
+    data: Any
+    population: Any
+
+    def on(self, model: Path, outputs: Sequence[Output], step: Callable[[str], None]) -> Result:
+        """Read, plan, rewrite, write and verify; nothing is in its place until everything is verified.
+
+        Args:
+            model: Where the model is.
+            outputs: What to write of it.
+            step: Called at the beginning of each step with what it is.
+
+        Raises:
+            KerasBNError: if any of that cannot be done.
+        """
+        step(f"Reading {model}")
+        source, notes = read(
+            model, weights=self.job.weights, custom_objects=self.custom_objects, safe=not self.job.unsafe
+        )
+        step("Planning")
+        plan = self._plan(source)
+        if not outputs:
+            return Result(model, notes, plan)
+        from kerasbn.catalog.norms import norms_in
+
+        rewritten = self._rewritten(plan, step)
+        result = Result(model, notes, plan, len(norms_in(rewritten)))
+        if self.job.dry_run:
+            step("Planning what is folded")
+            return dataclasses.replace(result, forecasts=self._forecasts(rewritten, outputs))
+        return dataclasses.replace(result, reports=self._write(rewritten, outputs, step))
+
+    def _plan(self, source: keras.Model) -> Plan:
         import keras
 
         from kerasbn.planner import plan
 
-        norm = keras.layers.BatchNormalization() if self.settings["norm"] == "keras" else None
-        return plan(source, **{**self.settings, "norm": norm, "data": sample})
+        settings = self.job.settings
+        norm = keras.layers.BatchNormalization() if settings["norm"] == "keras" else None
+        sample = self.population if self.data is None else self.data
+        return plan(source, **{**settings, "norm": norm, "data": sample})
 
-    def _write(self, plan: Plan, population: Any, sample: Any) -> list[ExportReport]:
-        from kerasbn.exporters.settings import Settings
-        from kerasbn.exporters.writing import write_and_verify
+    def _rewritten(self, plan: Plan, step: Callable[[str], None]) -> keras.Model:
         from kerasbn.planner import applied
         from kerasbn.statistics.calibration import calibrate
         from kerasbn.verification.interface import interface_of
         from kerasbn.verification.parity import check_parity
         from kerasbn.verification.samples import reference, settled
 
-        with self._step("Rewriting"):
-            result = applied(plan)
-        if self.settings["preserve"] and not self.no_verify:
-            with self._step("Verifying the rewritten model"):
-                ready = settled(plan.model, interface_of(plan.model))
-                check_parity(
-                    *(plan.model, ready.interface, lambda inputs: reference(result, ready.interface, inputs)),
-                    *("the rewritten model", ready.samples),
-                    tolerance=1e-5,
-                )
-        if population is not None:
-            with self._step(f"Calibrating on {self.calibrate}"):
-                calibrate(result, population)
+        step("Rewriting")
+        result = applied(plan)
+        if self.job._verifies:
+            step("Verifying the rewritten model")
+            ready = settled(plan.model, interface_of(plan.model))
+            check_parity(
+                *(plan.model, ready.interface, lambda inputs: reference(result, ready.interface, inputs)),
+                *("the rewritten model", ready.samples),
+                tolerance=1e-5,
+            )
+        if self.population is not None:
+            step(f"Calibrating on {self.job.calibrate}")
+            calibrate(result, self.population)
+        return result
+
+    def _forecasts(self, model: keras.Model, outputs: Sequence[Output]) -> tuple[Forecast, ...]:
+        from kerasbn.exporters.served import served
+        from kerasbn.planner import normalizations_left
+
+        forecasts = []
+        for output in outputs:
+            settings = self._settings(output)
+            settings.check(output.format)
+            with served(model, settings) as what:
+                forecast = Forecast(output.path, output.format, what.folded, what.kept)
+                if folding := what.folding:
+                    left = normalizations_left(folding)
+                    forecast = dataclasses.replace(forecast, outcome=folding.outcome, left=left)
+                forecasts.append(forecast)
+        return tuple(forecasts)
+
+    def _write(
+        self, model: keras.Model, outputs: Sequence[Output], step: Callable[[str], None]
+    ) -> tuple[ExportReport, ...]:
+        from kerasbn.exporters.writing import write_and_verify
+
         with contextlib.ExitStack() as stack:
-            kinds = [format_of(output, self.layout) for output in self.outputs]
-            temporaries = []
-            for output, kind in zip(self.outputs, kinds, strict=True):
-                companions = companions_of(kind, output, self._layout_of(output))
-                temporaries.append(stack.enter_context(staged(output, overwrite=self.force, companions=companions)))
+            temporaries = [
+                stack.enter_context(staged(output.path, overwrite=self.job.force, companions=output.companions))
+                for output in outputs
+            ]
             reports = []
-            for output, kind, temporary in zip(self.outputs, kinds, temporaries, strict=True):
-                with self._step(f"Writing and verifying {output}"):
-                    settings = Settings(
-                        fold=kind != "keras" if self.fold is None else self.fold,
-                        merge_branches=self.settings["merge_branches"],
-                        custom_layers=self.settings["custom_layers"],
-                        verify=not self.no_verify,
-                        opset=self.opset,
-                        layout=self._layout_of(output),
-                        quantize=self.quantize,
-                        data=None if self.quantize is None else sample,
-                    )
-                    reports.append(write_and_verify(result, output, temporary, kind, settings))
-            return reports
+            for output, temporary in zip(outputs, temporaries, strict=True):
+                step(f"Writing and verifying {output.path}")
+                reports.append(write_and_verify(model, output.path, temporary, output.format, self._settings(output)))
+            return tuple(reports)
 
-    def _layout_of(self, output: Path) -> Layout | None:
-        """The layout is one of folders; files beside them are as they would be without."""
-        return None if output.suffix else self.layout
+    def _settings(self, output: Output) -> Settings:
+        from kerasbn.exporters.settings import Settings
 
-    @contextlib.contextmanager
-    def _step(self, what: str) -> Iterator[None]:
-        """Show on the terminal what is going on."""
-        if self.quiet:
-            yield
-        else:
-            with Console(stderr=True).status(Text(what)):
-                yield
-
-    def _print(self, result: Result) -> None:
-        plan, reports = result.plan, result.reports
-        if self.as_json:
-            outputs = [report.to_dict() for report in reports]
-            read = {"reading": list(result.notes), "plan": plan.to_dict(), "outputs": outputs}
-            print(json.dumps(read, indent=2))  # noqa: T201
-            return
-        if self.quiet and not self.dry_run:
-            return
-        console = Console(width=_WIDE, highlight=False, soft_wrap=True, markup=False, emoji=False)
-        for note in result.notes:
-            console.print(f"{self.model}: {note}")
-        console.print(str(plan) if self.dry_run or self.verbose else _summary(plan))
-        if reports:
-            console.print(_table_of(reports))
-
-
-def _summary(plan: Plan) -> str:
-    skipped = Counter(skip.reason.value for skip in plan.skips)
-    reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
-    return f"{plan.title}{f' ({reasons})' if reasons else ''}\n{plan.outcome}"
-
-
-def _table_of(reports: Iterable[ExportReport]) -> Table:
-    table: Any = Table(box=None, pad_edge=False)
-    for heading in ("written", "format", "size", "verified"):
-        table.add_column(heading)
-    for report in reports:
-        verified = "no" if report.max_error is None else f"max error {report.max_error:.1e}"
-        table.add_row(str(report.path), report.format, f"{report.bytes / 1e6:.2f} MB", verified)
-    return table  # type: ignore[no-any-return]
+        job = self.job
+        sample = self.data if self.population is None else self.population
+        return Settings(
+            fold=output.format != "keras" if job.fold is None else job.fold,
+            merge_branches=job.settings["merge_branches"],
+            custom_layers=job.settings["custom_layers"],
+            verify=not job.no_verify,
+            opset=job.opset,
+            layout=output.layout,
+            quantize=job.quantize,
+            data=None if job.quantize is None else sample,
+        )

@@ -1,39 +1,31 @@
-"""`kerasbn-rewrite MODEL -o OUT`: give a saved model batch normalization, or prepare it for serving."""
+"""`kerasbn-rewrite MODEL -o OUT`: give saved models batch normalization, or prepare them for serving."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
+import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
-from click.core import ParameterSource
 
-from kerasbn.errors import KerasBNError, VerificationError, quoted
-from kerasbn.files.config_file import NORMS, load_config
-from kerasbn.files.formats import LAYOUTS
-from kerasbn.options import DEFAULTS, RULE_POSITIONS, choices
-from kerasbn.recipes import BN_X5, BN_X30
+from kerasbn.cli.config import RECIPES, take_config, take_recipe
+from kerasbn.cli.failure import BAD_INPUT, DONE, INTERRUPTED, TERMINATED, Failure, complain
+from kerasbn.cli.help import Command, Option
+from kerasbn.cli.rule import Rule
+from kerasbn.files.formats import FORMATS, LAYOUTS
+from kerasbn.options import DEFAULTS, choices
 
-DONE, NOT_VERIFIED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-
-
-def _read_rules(
-    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
-) -> tuple[tuple[str, str], ...]:
-    rules = []
-    for value in values:
-        glob, equals, position = value.rpartition("=")
-        if not equals or not glob or position not in RULE_POSITIONS:
-            raise click.BadParameter(
-                f"{value!r} is not of the form GLOB=POSITION, where POSITION is one of {', '.join(RULE_POSITIONS)}.",
-                param=parameter,
-            )
-        rules.append((glob, position))
-    return tuple(rules)
-
+NAME = "kerasbn-rewrite"
+NORMS = ("kerasbn", "keras")
+"""Whose batch normalization is inserted, where there is no layer to show."""
 
 _PATH = click.Path(path_type=Path)
 _SCALE = click.FloatRange(min=0, min_open=True)
@@ -49,158 +41,228 @@ _OF_REWRITE = (
         "merge_branches",
     ),
 )
-"""The options of `kerasbn.rewrite` that the command and its configuration file have, by their names there."""
+"""The options of `kerasbn.rewrite` that the command has, by their names there."""
+
+_BELOW = {
+    "Examples": (
+        (f"{NAME} net.keras --dry-run", "What would change, and why the rest would not."),
+        (f"{NAME} net.h5 -o net_bn.keras --lr-scale 2", "Train this one."),
+        (
+            f"{NAME} net.keras -o net.onnx -o net_saved_model --position none",
+            "Nothing is inserted; the batch normalization that is there is folded for serving.",
+        ),
+        (
+            f"{NAME} net.keras -o net.tflite --quantize int8 --calibrate sample.npz",
+            "Measure the statistics of BN and the ranges of activations on some inputs.",
+        ),
+        (f"{NAME} models/*.keras -o served/ --format onnx", "All of them in one run."),
+    ),
+    "Exit status": (
+        (f"{DONE}", "Done and verified."),
+        ("1", "The verification failed; nothing was written."),
+        (f"{BAD_INPUT}", "Bad usage or a bad file; nothing was written."),
+        (f"{INTERRUPTED}, {TERMINATED}", "Interrupted (Ctrl-C), terminated (SIGTERM); nothing more was written."),
+    ),
+}
 
 
-def _words(flag: str, help: str) -> Callable[[Any], Any]:  # noqa: A002
+def _section(subject: str) -> Callable[..., Callable[[Any], Any]]:
+    """How options of a subject are declared."""
+    return functools.partial(click.option, cls=Option, subject=subject)
+
+
+_input, _normalization, _training, _output, _run = map(
+    _section, ("Input", "Normalization", "Training", "Output", "Run")
+)
+
+
+def _words(section: Callable[..., Any], flag: str, help: str) -> Callable[[Any], Any]:  # noqa: A002
     """An option of `kerasbn.rewrite` whose values are words, with its default there."""
     name = flag.removeprefix("--").replace("-", "_")
     kind = click.Choice(choices(name))
-    return click.option(flag, type=kind, default=dict(DEFAULTS)[name], show_default=True, help=help)
+    return section(flag, type=kind, default=dict(DEFAULTS)[name], show_default=True, help=help)  # type: ignore[no-any-return]
 
 
-_RECIPES = {"bn-x5": BN_X5, "bn-x30": BN_X30}
+def _read_outputs(context: click.Context, parameter: click.Parameter, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    if Path("-") in paths:
+        raise click.BadParameter(
+            "'-': what is written is checked on the disk first, and a format may take several files; nothing goes to "
+            "stdout. Give a path.",
+            param=parameter,
+        )
+    return paths
 
 
-@click.command("kerasbn-rewrite", context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("model", type=_PATH)
-@click.option(
-    *("-o", "--output", "outputs"),
-    type=_PATH,
+@click.command(
+    *(NAME, Command),
+    usage=("MODEL...", "-o OUT", "[OPTIONS]"),
+    sections=_BELOW,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.argument("models", type=_PATH, nargs=-1, required=True, metavar="MODEL...")
+@_input("--weights", type=_PATH, metavar="FILE", help="The weights (.h5) of a MODEL that is an architecture in JSON.")
+@_input(
+    *("--import", "modules"),
     multiple=True,
-    metavar="OUT",
-    help="Where to write: .keras, .onnx, .tflite, .xml (OpenVINO), or a folder for a SavedModel. Repeatable.",
+    metavar="MODULE",
+    help="Import a module that registers custom layers and functions. Repeatable.",
 )
-@_words("--position", "Where BN goes relative to the activation.")
-@click.option(
-    *("--rule", "rules"),
+@_input(
+    "--custom-objects",
     multiple=True,
-    callback=_read_rules,
-    metavar="GLOB=POSITION",
-    help="The position for the layers whose path matches; 'skip' leaves them alone. Repeatable, the first match wins.",
+    metavar="MODULE:NAME",
+    help="Take the custom layer or function NAME, or a dict of several, from a module. Repeatable.",
 )
-@click.option(
-    "--norm",
-    type=click.Choice(NORMS),
-    default="kerasbn",
-    show_default=True,
-    help="Whose BN layer to insert. With 'keras' the file loads without kerasbn.",
-)
-@_words("--recurrent", "Normalize the input products of recurrent layers, over the batch and all steps.")
-@_words("--dropout", "Which Dropout to take out.")
-@click.option(
-    *("--lr-scale", "learning_rate_scale"),
-    type=_SCALE,
-    help="Multiply the compiled optimizer's learning rate by this.",
-)
-@click.option(
-    "--weight-decay-scale",
-    type=_SCALE,
-    help="Multiply weight decay, and the L1 and L2 regularizers of layers, by this.",
-)
-@click.option(
-    "--decay-speedup",
-    type=_SCALE,
-    help="Let the learning rate of the compiled optimizer decay this many times as fast.",
-)
-@_words("--custom-layers", "Open layers of your own that hold linear layers or BN, or keep them whole.")
-@click.option("--normalize-inputs", is_flag=True, help="Normalize the inputs as well.")
-@_words("--local-response-normalization", "What becomes of layers that do that.")
-@click.option(
-    "--recipe",
-    type=click.Choice(list(_RECIPES)),
-    help="The published settings of that name; options given besides win over them.",
-)
-@click.option(
-    "--config",
-    type=_PATH,
-    metavar="FILE",
-    help='A TOML file with the options of kerasbn.rewrite: position = "after". Options given besides win over them.',
-)
-@click.option(
+@_input("--unsafe", is_flag=True, help="Allow code in the file (Lambda layers). For files that you trust.")
+@_input(
     "--data",
     type=_PATH,
     metavar="FILE",
     help="Start inserted BN from the statistics measured on the inputs in FILE, so that training goes on where a "
     "trained model stands: .npy, or .npz with an array by the name of each input.",
 )
-@click.option(
+@_input(
     "--calibrate",
     type=_PATH,
     metavar="FILE",
     help="Measure the statistics of every BN on the inputs in FILE, as with --data.",
 )
-@click.option("--preserve/--no-preserve", default=True, show_default=True, help="Start BN as the identity.")
-@_words("--shared", "Whether a layer called k times gets k BNs or one; auto: one if the calls are twins.")
-@click.option(
+@_words(_normalization, "--position", "Where BN goes relative to the activation.")
+@_normalization(
+    *("--rule", "rules"),
+    type=Rule(),
+    multiple=True,
+    metavar="GLOB=POSITION",
+    help="The position for the layers whose path matches; 'skip' leaves them alone. Repeatable, the first match wins.",
+)
+@_normalization(
+    "--norm",
+    type=click.Choice(NORMS),
+    default="kerasbn",
+    show_default=True,
+    help="Whose BN layer to insert. With 'keras' the file loads without kerasbn.",
+)
+@_words(
+    _normalization, "--recurrent", "Normalize the input products of recurrent layers, over the batch and all steps."
+)
+@_words(_normalization, "--shared", "Whether a layer called k times gets k BNs or one; auto: one if they are twins.")
+@_words(_normalization, "--custom-layers", "Open layers of your own that hold linear layers or BN, or keep them whole.")
+@_normalization("--normalize-inputs", is_flag=True, help="Normalize the inputs as well.")
+@_normalization("--preserve/--no-preserve", default=True, show_default=True, help="Start BN as the identity.")
+@_training(
+    "--recipe",
+    type=click.Choice(list(RECIPES)),
+    callback=take_recipe,
+    is_eager=True,
+    expose_value=False,
+    help="The published settings of that name; options given besides win over them.",
+)
+@_words(_training, "--dropout", "Which Dropout to take out.")
+@_words(_training, "--local-response-normalization", "What becomes of layers that do that.")
+@_training(
+    *("--lr-scale", "learning_rate_scale"),
+    type=_SCALE,
+    metavar="FACTOR",
+    help="Multiply the compiled optimizer's learning rate by this.",
+)
+@_training(
+    "--weight-decay-scale",
+    type=_SCALE,
+    metavar="FACTOR",
+    help="Multiply weight decay, and the L1 and L2 regularizers of layers, by this.",
+)
+@_training(
+    "--decay-speedup",
+    type=_SCALE,
+    metavar="FACTOR",
+    help="Let the learning rate of the compiled optimizer decay this many times as fast.",
+)
+@_output(
+    *("-o", "--output", "outputs"),
+    type=_PATH,
+    multiple=True,
+    callback=_read_outputs,
+    metavar="OUT",
+    help="Where to write: .keras, .onnx, .tflite, .xml (OpenVINO), or a folder for a SavedModel. Repeatable.",
+)
+@_output(
+    *("--format", "formats"),
+    type=click.Choice(FORMATS),
+    multiple=True,
+    help="Take OUT for a folder, and write each MODEL into it, by its own name, in this format. Repeatable.  "
+    "[default with several MODELs: keras]",
+)
+@_output(
     "--fold/--no-fold",
     default=None,
     help="Fold BN into other layers in what is written.  [default: fold, but not in .keras]",
 )
-@click.option(
+@_output(
     "--merge-branches/--no-merge-branches",
     default=True,
     show_default=True,
     help="Where BN is folded, make one layer of parallel linear branches (RepVGG and its kin).",
 )
-@click.option("--opset", type=click.IntRange(13, 18), default=17, show_default=True, help="The opset of ONNX files.")
-@click.option(
+@_output(
+    "--opset",
+    type=click.IntRange(13, 18),
+    default=17,
+    show_default=True,
+    metavar="NUMBER",
+    help="The opset of ONNX files.",
+)
+@_output(
     "--layout",
     type=click.Choice(LAYOUTS),
     help="Write folders as that model server wants them: a SavedModel for TensorFlow Serving, ONNX for Triton.",
 )
-@click.option(
+@_output(
     "--quantize",
     type=click.Choice(["float16", "int8_dynamic", "int8"]),
     help="Write ONNX and LiteRT files with smaller numbers, in float16 OpenVINO's too. int8 measures the ranges of "
     "activations on the inputs of --calibrate, else of --data.",
 )
-@click.option(
-    "--weights", type=_PATH, metavar="FILE", help="The weights (.h5) of a MODEL that is an architecture in JSON."
+@_output("--no-verify", is_flag=True, help="Skip the checks of what was written.")
+@_output("--force", is_flag=True, help="Overwrite existing outputs.")
+@_run("--dry-run", is_flag=True, help="Show the plan, and what each OUT would get, and write nothing.")
+@_run(
+    "--config",
+    type=_PATH,
+    callback=take_config,
+    is_eager=True,
+    expose_value=False,
+    metavar="FILE",
+    help='A TOML file with options: position = "after". Options given besides win over them.',
 )
-@click.option(
-    *("--import", "modules"),
-    multiple=True,
-    metavar="MODULE",
-    help="Import a module that registers custom layers and functions. Repeatable.",
+@_run(
+    "--backend",
+    type=click.Choice(["tensorflow", "jax", "torch"]),
+    help="What Keras runs on. Under JAX and torch, .keras files alone are written.  [default: Keras's own]",
 )
-@click.option(
-    "--custom-objects",
-    multiple=True,
-    metavar="MODULE:NAME",
-    help="Take the custom layer or function NAME, or a dict of several, from a module. Repeatable.",
-)
-@click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
-@click.option("--no-verify", is_flag=True, help="Skip the checks of what was written.")
-@click.option("--force", is_flag=True, help="Overwrite existing outputs.")
-@click.option("--unsafe", is_flag=True, help="Allow code in the file (Lambda layers). For files that you trust.")
-@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
-@click.option("-v", "--verbose", is_flag=True, help="Print the whole plan, and what TensorFlow has to say.")
-@click.version_option(package_name="kerasbn", prog_name="kerasbn-rewrite")
-@click.pass_context
-def command(context: click.Context, /, model: Path, outputs: tuple[Path, ...], **options: object) -> None:
-    """Give the saved Keras model MODEL batch normalization and write it to each OUT.
+@_run("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
+@_run("-q", "--quiet", is_flag=True, help="Print errors only.")
+@_run("-v", "--verbose", is_flag=True, help="Print the whole plan, and what TensorFlow has to say.")
+@click.version_option(package_name="kerasbn", prog_name=NAME)
+def command(models: tuple[Path, ...], outputs: tuple[Path, ...], **options: Any) -> int:
+    """Give each saved Keras MODEL batch normalization, and write it to each OUT.
 
     MODEL is a .keras or .h5 file, the folder of a SavedModel of Keras 2, or an architecture in JSON: with
-    --weights, or TensorFlow.js's model.json.
+    --weights, or TensorFlow.js's model.json. It is never touched. Every output is checked against it before it takes
+    its place.
 
-    MODEL itself is never touched. Every OUT is checked against the Keras model before it takes its
-    place. Exit status: 0 done and verified, 1 verification failed, 2 bad usage or a bad file, 130
-    interrupted; nothing is written unless it is 0.
+    With several MODELs, OUT is a folder. Each is tried; what fails is told in one line and leaves nothing, the others
+    are written, and the exit status is the highest of them.
     """
     from kerasbn.cli.job import Job
+    from kerasbn.cli.outputs import targets_of
+    from kerasbn.cli.session import Session
 
     if not outputs and not options["dry_run"]:
         raise click.UsageError("Missing option '-o': where to write. '--dry-run' shows the plan without writing.")
+    targets = targets_of(models, outputs, options.pop("formats"), options.pop("layout"))
     settings = {name: options.pop(name) for name in _OF_REWRITE}
-    recipe, config = options.pop("recipe"), options.pop("config")
-    named = {} if recipe is None else _RECIPES[str(recipe)]
-    written = {} if config is None else load_config(Path(str(config)), _OF_REWRITE)
-    for name, value in {**named, **written}.items():
-        if context.get_parameter_source(name) is ParameterSource.DEFAULT:
-            settings[name] = value
-    Job(model=model, outputs=outputs, settings=settings, **options).run()  # type: ignore[arg-type]
+    of_session = {name: options.pop(name) for name in ("backend", "as_json", "quiet", "verbose")}
+    return Session(Job(settings=settings, **options), targets, **of_session).run()
 
 
 def run() -> None:
@@ -212,23 +274,40 @@ def run() -> None:
 
 def _status() -> int:
     try:
-        return int(command.main(standalone_mode=False) or DONE)
-    except click.exceptions.Abort:
-        return _complain("interrupted; nothing was written.", INTERRUPTED)
-    except click.ClickException as error:
-        return _complain(error.format_message(), BAD_INPUT)
-    except VerificationError as error:
-        return _complain(str(error), NOT_VERIFIED)
-    except KerasBNError as error:
-        return _complain(str(error), BAD_INPUT)
-    except Exception as error:
-        if {"-v", "--verbose"} & set(sys.argv):
-            raise
-        return _complain(
-            f"{type(error).__name__}: {quoted(error)}. Please report this, with what -v prints.", BAD_INPUT
+        with _terminated_as_interrupted():
+            return int(command.main(prog_name=NAME, standalone_mode=False, color=_colours()) or DONE)
+    except click.exceptions.Abort as error:
+        terminated = isinstance(error.__cause__, _Terminated)
+        return complain(
+            f"{'terminated' if terminated else 'interrupted'}; nothing more was written.",
+            TERMINATED if terminated else INTERRUPTED,
         )
+    except click.ClickException as error:
+        return complain(error.format_message(), BAD_INPUT)
+    except Exception as error:
+        return Failure.of(error, verbose=bool({"-v", "--verbose"} & set(sys.argv))).told()
 
 
-def _complain(message: str, status: int) -> int:
-    click.echo(f"kerasbn-rewrite: {' '.join(click.unstyle(message).split())}", err=True)
-    return status
+class _Terminated(KeyboardInterrupt):
+    """Someone has asked for an end, with SIGTERM, and gets what Ctrl-C gets: all is cleaned up."""
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _colours() -> bool | None:
+    """Whether the help has colours; `None` is where there is a terminal."""
+    return False if os.environ.get("NO_COLOR") else True if os.environ.get("FORCE_COLOR") else None

@@ -1,4 +1,4 @@
-"""Keep TensorFlow's own messages out of the command's output."""
+"""Keep the messages of TensorFlow and its kin out of the command's output."""
 
 from __future__ import annotations
 
@@ -10,18 +10,35 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from kerasbn.errors import OptionError
+
+_LOGGERS = ("tensorflow", "absl", "jax", "torch")
+
 
 @contextlib.contextmanager
-def tensorflow_imported_quietly(verbose: bool) -> Iterator[None]:
-    """Import TensorFlow and Keras, which write to stderr from C++ before any setting can stop them."""
+def keras_imported_quietly(verbose: bool = False, backend: str | None = None) -> Iterator[None]:
+    """Import Keras and what it runs on, which write to stderr from C++ before any setting can stop them.
+
+    Args:
+        verbose: Whether they may.
+        backend: What Keras is to run on, `None` for what it says itself.
+
+    Raises:
+        OptionError: if Keras runs on something else in this process already.
+    """
+    if backend is not None and "keras" not in sys.modules:
+        os.environ["KERAS_BACKEND"] = backend
+    if not verbose:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with contextlib.nullcontext() if verbose else _stderr_closed():
+        import keras
+    if backend not in (None, running := keras.backend.backend()):
+        raise OptionError(f"Option --backend is {backend!r}, but Keras runs on {running} in this process already.")
     if verbose:
         yield
         return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _stderr_closed():
-        import tensorflow  # noqa: F401
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    for logger in _LOGGERS:
+        logging.getLogger(logger).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

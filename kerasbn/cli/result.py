@@ -4,11 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kerasbn.exporters import ExportReport
     from kerasbn.planner import Plan
+    from kerasbn.reasons import Skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+    """What an output of a dry run would get.
+
+    Attributes:
+        path: Where it would be written.
+        format: Its format.
+        folded: How many calls of batch normalization would be folded into other layers.
+        kept: How many would not, by the value of their `Reason`. Empty if folding was not asked for.
+        outcome: What folding would do, in one line; empty if it was not asked for.
+        left: The calls that would not be folded, with their reasons.
+    """
+
+    path: Path
+    format: str
+    folded: int = 0
+    kept: dict[str, int] = dataclasses.field(default_factory=dict)
+    outcome: str = ""
+    left: tuple[Skip, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain data, ready for JSON."""
+        left = [{"site": skip.site, "reason": skip.reason.value, "detail": skip.detail} for skip in self.left]
+        return {**dataclasses.asdict(self), "path": str(self.path), "left": left}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,10 +46,28 @@ class Result:
         model: The path that it was read from.
         notes: What is not quite as in its file.
         plan: What was done to it, or in a dry run would be.
+        norms: How many batch normalizations the rewritten model has, before any is folded.
         reports: What was written of it, output by output.
+        forecasts: What would be, in a dry run.
     """
 
     model: Path
     notes: tuple[str, ...]
     plan: Plan
+    norms: int = 0
     reports: tuple[ExportReport, ...] = ()
+    forecasts: tuple[Forecast, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[ExportReport | Forecast, ...]:
+        """What was written of it, or would be."""
+        return self.reports or self.forecasts
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain data, ready for JSON."""
+        return {
+            "model": str(self.model),
+            "reading": list(self.notes),
+            "plan": self.plan.to_dict(),
+            "outputs": [output.to_dict() for output in self.outputs],
+        }

@@ -1,1 +1,1 @@
-"""Files on disk: formats, samples, options, writing without leaving halves."""
+"""Files on disk: formats, samples, writing without leaving halves."""

@@ -14,6 +14,7 @@ Layout = Literal["tf_serving", "triton"]
 """The model servers that want a folder of their own making."""
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+FORMATS: tuple[Format, ...] = get_args(Format)
 
 _OF_LAYOUT: Mapping[Layout, tuple[Format, ...]] = {
     "tf_serving": ("saved_model",),
@@ -37,7 +38,7 @@ def format_of(path: Path, layout: Layout | None = None) -> Format:
         OptionError: for a suffix that stands for none, and a layout that there is none of.
     """
     if layout is not None and not path.suffix:
-        return _formats_of(layout)[0]
+        return formats_of(layout)[0]
     if path.suffix not in _BY_SUFFIX:
         raise OptionError(
             f"Cannot tell the format of {str(path)!r} from its suffix {path.suffix!r}: use .onnx, .tflite, .xml, "
@@ -46,18 +47,28 @@ def format_of(path: Path, layout: Layout | None = None) -> Format:
     return _BY_SUFFIX[path.suffix]
 
 
+def suffix_of(kind: Format) -> str:
+    """The suffix that stands for a format."""
+    return next(suffix for suffix, format_ in _BY_SUFFIX.items() if format_ == kind)
+
+
 def check_layout(layout: Layout, kind: Format) -> None:
     """Refuse a format that a model server does not take.
 
     Raises:
         OptionError: for such a format, and a layout that there is none of.
     """
-    if kind not in (formats := _formats_of(layout)):
+    if kind not in (formats := formats_of(layout)):
         known = " or ".join(map(repr, formats))
         raise OptionError(f"Option layout is {layout!r}, which takes the format {known}, not {kind!r}.")
 
 
-def _formats_of(layout: Layout) -> tuple[Format, ...]:
+def formats_of(layout: Layout) -> tuple[Format, ...]:
+    """The formats that a model server takes, the default first.
+
+    Raises:
+        OptionError: for a layout that there is none of.
+    """
     if layout not in _OF_LAYOUT:
         raise OptionError(f"Option layout is {layout!r}; it must be {' or '.join(map(repr, LAYOUTS))}, or None.")
     return _OF_LAYOUT[layout]

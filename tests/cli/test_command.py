@@ -1,8 +1,12 @@
 """The command in this process: what it takes, what it says, and what it leaves on the disk."""
 
 import json
+import os
+import signal
 import sys
+import time
 
+import click
 import keras
 import numpy as np
 import onnx
@@ -11,7 +15,8 @@ from keras import layers
 
 import kerasbn
 from kerasbn import planner
-from kerasbn.cli import job, main
+from kerasbn.cli import config, job, main
+from kerasbn.cli.outputs import Output
 from kerasbn.exporters import onnx_file
 from tests.exporters.cases import assert_serves
 from tests.helpers import assert_same_function, names, random_inputs, randomize
@@ -115,6 +120,18 @@ BAD = {
     "one in another": ("m.keras -o saved -o saved/a.keras --force", "lies in another"),
     "unknown suffix": ("m.keras -o a.pb", "'.pb'"),
     "missing folder": ("m.keras -o missing/a.keras", "'missing' does not exist"),
+    "stdout": ("m.keras -o -", "nothing goes to stdout"),
+    "several, no output": ("m.keras m.h5", "-o"),
+    "several of one name": ("m.keras m.h5 -o new", "'m.keras' and 'm.h5' would all be written to"),
+    "one twice": ("m.keras ./m.keras -o new", "given twice"),
+    "several to several": ("m.keras plain.keras -o new -o newer", "one output"),
+    "several to a file": ("m.keras plain.keras -o old.onnx", "'old.onnx' is a file"),
+    "several to a missing folder": ("m.keras plain.keras -o missing/new", "'missing' does not exist"),
+    "a format that the layout is not for": ("m.keras -o new --format onnx --layout tf_serving", "'saved_model'"),
+    "unknown format": ("m.keras -o new --format caffe", "'--format'"),
+    "two formats in one folder": ("m.keras -o new --format onnx --format saved_model --layout triton", "two formats"),
+    "another backend in this process": ("m.keras -o a.keras --backend jax", "runs on tensorflow in this process"),
+    "a backend that is not installed": ("m.keras -o a.keras --backend torch", "torch"),
     "unknown position": ("m.keras -o a.keras --position middle", "'--position'"),
     "unknown norm": ("m.keras -o a.keras --norm layer", "'--norm'"),
     "unknown dropout": ("m.keras -o a.keras --dropout some", "'--dropout'"),
@@ -160,8 +177,10 @@ def test_what_is_our_own_fault_is_one_line_too(command, monkeypatch):
     status, out, errors = command("m.keras", "--dry-run")
     assert (status, out) == (2, "")
     assert errors == ["kerasbn-rewrite: RuntimeError: one two. Please report this, with what -v prints."]
-    with pytest.raises(RuntimeError):
-        command("m.keras", "--dry-run", "-v")
+    status, out, errors = command("m.keras", "--dry-run", "-v")
+    assert (status, out) == (2, "")
+    assert "Traceback" in errors[0]
+    assert errors[-1].startswith("kerasbn-rewrite: RuntimeError: ")
 
 
 OUTPUTS = ("new.keras", "new.onnx", "new")
@@ -240,6 +259,9 @@ CONFIGS = {
     'rules = [["a", "after"], ["*", "skip"]]\ndropout = "none"': ("", "a a_bn drop b y"),
     'position = "none"\nnorm = "keras"': ("--position auto", "a a_bn a_activation b b_bn y"),
     'dropout = "none"': ("--recipe bn-x5", "a a_bn a_activation drop b b_bn b_activation y"),
+    'dropout = "none"\nrecipe = "bn-x5"': ("", "a a_bn a_activation drop b b_bn b_activation y"),
+    'rule = ["a=skip"]\nfold = true\nno_verify = true': ("", "a b y"),
+    'rules = [["a", "skip"]]\nfold = true': ("--no-fold", "a b b_bn y"),
 }
 
 
@@ -259,10 +281,20 @@ def test_config(config, command, tmp_path):
 
 BAD_CONFIGS = {
     "positon = 'none'": "'position'",
+    "lr-scal = 5": "'lr_scale'",
     "position = 'middle'": "'middle'",
-    "rules = ['a=after']": "rules",
-    "norm = 'torch'": "kerasbn, keras",
-    "copy = false": "cannot stand in a file",
+    "rules = [['a', 'middle']]": "GLOB=POSITION",
+    "rules = 'a=after'": "must be a list",
+    "norm = 'torch'": "'kerasbn', 'keras'",
+    "lr_scale = true": "must be a number",
+    "lr_scale = '5'": "must be a number",
+    "lr_scale = -5": "-5",
+    "preserve = 1": "true or false",
+    "layout = ['triton']": "must be a string",
+    "lr_scale = 5\nlearning_rate_scale = 5": "twice",
+    "copy = false": "cannot stand in a file. Pass it to kerasbn.rewrite",
+    "force = true": "cannot stand in a file. Give it on the command line",
+    "models = ['m.keras']": "Unknown option 'models'",
     "position = ": "TOML",
 }
 
@@ -333,11 +365,33 @@ def test_force(command, tmp_path):
 
 def test_dry_run(command, folder, tmp_path):
     before = _content(folder)
-    status, out, errors = command("m.keras", "--dry-run", "-o", tmp_path / "new.onnx")
+    plan = str(kerasbn.plan(keras.models.load_model(folder / "m.keras")))
+    status, out, errors = command("m.keras", "--dry-run")
+    assert (status, errors, out.strip()) == (0, [], plan)
+    status, out, errors = command("m.keras", "--dry-run", "-o", tmp_path / "new.onnx", "-o", tmp_path / "new.keras")
     assert (status, errors) == (0, [])
-    assert out.strip() == str(kerasbn.plan(keras.models.load_model(folder / "m.keras")))
+    assert plan in out
+    assert "2 batch normalizations: 2 folded." in out
+    figures = [line.split() for line in out.splitlines()[-2:]]
+    assert figures == [
+        ["onnx", "2", "2", "0", str(tmp_path / "new.onnx")],
+        ["keras", "2", "0", "2", str(tmp_path / "new.keras")],
+    ]
     assert _content(folder) == before
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_tells_what_would_not_be_folded(command, tmp_path):
+    source = keras.Sequential([keras.Input((6,), name="x"), layers.BatchNormalization(name="bn"), layers.ReLU()])
+    randomize(source).save(tmp_path / "m.keras")
+    _, out, _ = command(tmp_path / "m.keras", "--dry-run", "--json", "-o", tmp_path / "new.onnx")
+    (output,) = json.loads(out)["outputs"]
+    (left,) = output.pop("left")
+    assert left["site"] == "bn#0"
+    assert (output["folded"], output["kept"]) == (0, {left["reason"]: 1})
+    _, out, _ = command(tmp_path / "m.keras", "--dry-run", "-o", tmp_path / "new.onnx")
+    assert f"skip: {left['reason']}" in out
+    assert out.splitlines()[-1].split()[:4] == ["onnx", "0", "0", "1"]
 
 
 @pytest.mark.parametrize("options", ["", "-q", "-v"])
@@ -404,7 +458,7 @@ def test_quiet(command, tmp_path):
 def test_verbose_prints_the_plan(command, folder, tmp_path):
     _, out, _ = command("m.keras", "-v", "--no-verify", "-o", tmp_path / "new.keras")
     assert str(kerasbn.plan(keras.models.load_model(folder / "m.keras"))) in out
-    assert out.split()[-1] == "no"
+    assert out.split()[-2:] == ["no", str(tmp_path / "new.keras")]
 
 
 def test_paths_are_printed_as_they_are(command, tmp_path):
@@ -460,7 +514,7 @@ def test_what_is_not_verified_is_not_checked(command, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_file, "runner", _running_wrong)
     status, out, _ = command("m.keras", "--no-verify", "-o", tmp_path / "new.onnx")
     assert status == 0
-    assert out.split()[-1] == "no"
+    assert out.split()[-2] == "no"
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
@@ -469,3 +523,136 @@ def test_other_precisions(policy, command, tmp_path):
     randomize(model).save(tmp_path / "half.keras")
     status, _, errors = command(tmp_path / "half.keras", "-o", tmp_path / "new.keras", "-o", tmp_path / "new.onnx")
     assert (status, errors) == (0, [])
+
+
+def test_several_models(command, folder, tmp_path):
+    before = _content(folder)
+    new = tmp_path / "new"
+    status, out, errors = command("m.keras", "plain.keras", "-o", new, "--format", "onnx", "--format", "keras")
+    assert (status, errors) == (0, [])
+    assert sorted(path.name for path in new.iterdir()) == ["m.keras", "m.onnx", "plain.keras", "plain.onnx"]
+    assert all(str(path) in out for path in new.iterdir())
+    for path in new.iterdir():
+        assert_serves(path, keras.models.load_model(folder / "m.keras"), ["x"], ["y"])
+    assert _content(folder) == before
+    # each as in a run of its own
+    assert command("plain.keras", "-q", "-o", tmp_path / "alone.onnx")[0] == 0
+    assert (tmp_path / "alone.onnx").read_bytes() == (new / "plain.onnx").read_bytes()
+
+
+def test_nothing_is_written_into_the_folder_of_a_model(tmp_path):
+    with pytest.raises(kerasbn.OptionError, match="never touched"):
+        Output(tmp_path / "new.onnx", "onnx").check(tmp_path, overwrite=True)
+
+
+def test_a_format_makes_a_folder_of_one_output_too(command, tmp_path):
+    assert command("m.keras", "-q", "-o", tmp_path / "new", "--format", "keras") == (0, "", [])
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["m.keras"]
+
+
+@pytest.mark.parametrize(
+    ("layout", "formats", "expected"),
+    [
+        ("triton", [], ["m/1/model.onnx", "plain/1/model.onnx"]),
+        ("triton", ["keras", "onnx"], ["m.keras", "m/1/model.onnx", "plain.keras", "plain/1/model.onnx"]),
+    ],
+)
+def test_a_repository_for_a_model_server(layout, formats, expected, command, tmp_path):
+    options = [part for each in formats for part in ("--format", each)]
+    status, _, errors = command("m.keras", "plain.keras", "-o", tmp_path / "new", "--layout", layout, *options)
+    assert (status, errors) == (0, [])
+    assert all((tmp_path / "new" / path).is_file() for path in expected)
+
+
+# Models that fail beside one that does not, by the exit status and a part of each message.
+FAILING = {
+    "before Keras is imported": ("missing.keras old.onnx", 2, ["'missing.keras' does not exist", "'old.onnx' is"]),
+    "while they are read": ("custom.keras lambda.keras", 2, ["'_Unregistered'", "--unsafe"]),
+    "in their options": ("strings.keras", 2, ["'strings.keras': ", "matches no layer"]),
+}
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("case", FAILING)
+def test_what_fails_does_not_stop_the_others(case, as_json, command, tmp_path):
+    models, expected, messages = FAILING[case]
+    options = ["--rule", "a=after", *(["--json"] if as_json else [])]
+    status, out, errors = command(*models.split(), "m.keras", "-o", tmp_path / "new", *options)
+    assert status == expected
+    assert len(errors) == len(models.split())
+    assert all(any(message in error for error in errors) for message in messages)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["m.keras"]
+    if as_json:
+        told = json.loads(out)["models"]
+        assert [each["model"] for each in told] == [*models.split(), "m.keras"]
+        assert [each.get("status") for each in told] == [2] * len(models.split()) + [None]
+
+
+def test_a_verification_that_fails_beside_a_bad_file(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(planner, "applied", _changed)
+    status, _, errors = command("m.keras", "plain.keras", "-o", tmp_path / "new")
+    assert (status, len(errors)) == (1, 2)
+    assert errors[0].startswith("kerasbn-rewrite: 'm.keras': Output 'y' of the rewritten model ")
+    status, _, errors = command("m.keras", "text.keras", "-o", tmp_path / "new")
+    assert (status, len(errors)) == (2, 2)
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_exists_is_one_models_failure(command, tmp_path):
+    (tmp_path / "m.keras").write_text("old")
+    status, _, (error,) = command("m.keras", "plain.keras", "-o", tmp_path)
+    assert status == 2
+    assert "--force" in error
+    assert (tmp_path / "m.keras").read_text() == "old"
+    assert (tmp_path / "plain.keras").is_file()
+
+
+@pytest.mark.parametrize(
+    ("stop", "status", "word"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), 143, "terminated"),
+        (lambda: os.kill(os.getpid(), signal.SIGINT), 130, "interrupted"),
+    ],
+)
+def test_signals(stop, status, word, command, tmp_path, monkeypatch):
+    """What is under way is cleaned up, what was done before stays."""
+    write = onnx_file.write
+
+    def stopped(model, interface, path, settings):
+        write(model, interface, path, settings)
+        if path.name == "plain.onnx":
+            stop()
+            time.sleep(60)
+        return 1
+
+    monkeypatch.setattr(onnx_file, "write", stopped)
+    got = command("m.keras", "plain.keras", "-q", "-o", tmp_path / "new", "--format", "onnx")
+    assert got == (status, "", [f"kerasbn-rewrite: {word}; nothing more was written."])
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["m.onnx"]
+
+
+def _option_values(flag):
+    return next(each for each in main.command.params if flag in each.opts).type.choices
+
+
+@pytest.mark.parametrize("flag", ["--position", "--format", "--recipe"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell, flag, monkeypatch, capsys):
+    def completed(what, **words):
+        for name, value in {"_KERASBN_REWRITE_COMPLETE": f"{shell}_{what}", **words}.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as end:
+            main._status()
+        assert end.value.code == 0
+        return capsys.readouterr().out
+
+    assert "kerasbn-rewrite" in completed("source")
+    incomplete = "" if shell == "fish" else "2"
+    offered = completed("complete", COMP_WORDS=f"kerasbn-rewrite {flag} ", COMP_CWORD=incomplete)
+    assert all(str(value) in offered for value in _option_values(flag))
+
+
+def test_every_option_has_a_subject_and_a_key_in_files():
+    options = [each for each in main.command.params if isinstance(each, click.Option)]
+    assert all(each.subject for each in options if each.name != "version")
+    assert set(config.OF_ONE_RUN) - {"help"} <= {each.name for each in options}
