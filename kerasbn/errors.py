@@ -12,6 +12,10 @@ _HOW_A_GRAPH_WAS_MADE = r'(Graph execution error:\s*)?Detected at node .*?call l
 _WHICH_CONFIG_WAS_READ = (
     r"(Error when deserializing class|.{1,80} could not be deserialized properly).*Exception encountered: "
 )
+_WHOSE_CONFIG = (
+    r"(?:'class_name': '(?:\w+>)?(?P<kind>\w+)', 'config': |class '(?P<kind_too>\w+)' using config=)"
+    r"\{'name': '(?P<name>[^']*)'"
+)
 
 
 class KerasBNError(Exception):
@@ -37,13 +41,28 @@ class OptionError(KerasBNError):
 def quoted(error: BaseException) -> str:
     """Another library's message as one line of plain text, to be quoted in ours. The end of a long one is cut.
 
-    What TensorFlow says at length ahead of the cause of how the graph was made, and Keras of the config that it read,
-    is left out.
+    What TensorFlow says at length ahead of the cause of how the graph was made is left out, and of the config that
+    Keras read all but the class and the name of the layer.
     """
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", _message_of(error))
     plain = re.sub(_HOW_A_GRAPH_WAS_MADE, "", plain, flags=re.DOTALL)
-    plain = re.sub(_WHICH_CONFIG_WAS_READ, "", plain, flags=re.DOTALL)
+    plain = re.sub(_WHICH_CONFIG_WAS_READ, _owner, plain, flags=re.DOTALL)
     return textwrap.shorten(plain, 400, placeholder=" ...").rstrip(".") or type(error).__name__
+
+
+def _message_of(error: BaseException) -> str:
+    """What an error says; a `KeyError` mostly says the key alone."""
+    if isinstance(error, KeyError) and error.args:
+        key = str(error.args[0])
+        return key if " " in key else f"{key!r} is missing"
+    return str(error)
+
+
+def _owner(read: re.Match[str]) -> str:
+    """Whose config was read last, of those that are one in another: `"Dense 'fc1': "`."""
+    *_, innermost, _ = read[0].split("Exception encountered: ")
+    found = re.search(_WHOSE_CONFIG, innermost)
+    return f"{found['kind'] or found['kind_too']} {found['name']!r}: " if found else ""
 
 
 def line_of(error: BaseException) -> str:

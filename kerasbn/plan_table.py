@@ -18,7 +18,7 @@ _LONGEST_PERIOD = 100
 _WORTH_SAVING = 4
 
 _GAP, _BELOW = "   ", "    "
-_LEAST = 36
+_LEAST = 30
 """What words need beside a row; where there is less, they go below it."""
 
 _STYLES: Mapping[str, str] = {

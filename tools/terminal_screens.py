@@ -11,6 +11,7 @@ import fcntl
 import io
 import os
 import pty
+import re
 import shlex
 import struct
 import subprocess
@@ -68,13 +69,14 @@ def shown_in_a_terminal(command: str, folder: Path, columns: int, colours: bool)
         errors.seek(0)
         parts.append(errors.read())
     os.close(ours)
-    return b"".join(parts).decode()
+    return b"".join(parts).decode().replace("\r\n", "\n")
 
 
 def picture(text: str, command: str, columns: int) -> str:
     console = Console(record=True, width=columns, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     console.print(Text.from_ansi(f"$ {command}\n{text}"), soft_wrap=True)
-    return console.export_svg(title="")
+    # Without the fonts that rich would have a browser fetch.
+    return re.sub(r"@font-face \{.*?\}\n", "", console.export_svg(title=""), flags=re.DOTALL)
 
 
 @click.command()

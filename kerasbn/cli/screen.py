@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _WIDEST = 4096
 _OUTPUT = ("format", "BN inserted", "folded", "kept")
-_WRITTEN = (*_OUTPUT, "size", "verified")
+_WRITTEN = (*_OUTPUT, "size", "max error")
 
 
 @dataclasses.dataclass
@@ -39,12 +39,14 @@ class Screen:
     as_json: bool
     quiet: bool
     verbose: bool
+    _done: list[bool] = dataclasses.field(default_factory=list)
     _told: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     _rows: list[Row] = dataclasses.field(default_factory=list)
     _headings: tuple[str, ...] = _OUTPUT
 
     def add(self, one: Result | Failure) -> None:
         """Say what came of a model."""
+        self._done.append(isinstance(one, Result))
         if self.as_json:
             self._told.append(one.to_dict())
         elif isinstance(one, Result) and not self.quiet:
@@ -57,6 +59,8 @@ class Screen:
             print(json.dumps(told, indent=2))  # noqa: T201
         if self._rows:
             console = _console()
+            if self.several:
+                console.print(f"{sum(self._done)} of {len(self._done)} models done\n")
             console.print(table_of((*self._headings, "output"), self._rows, console.width))
 
     def _show(self, result: Result) -> None:
@@ -105,5 +109,5 @@ def _row(result: Result, output: ExportReport | Forecast) -> Row:
     counts = (output.format, str(inserted), str(output.folded), str(kept))
     if isinstance(output, Forecast):
         return (*counts, str(output.path))
-    verified = "no" if output.max_error is None else f"error {output.max_error:.1e}"
-    return (*counts, f"{output.bytes / 1e6:.2f} MB", verified, str(output.path))
+    error = "unverified" if output.max_error is None else f"{output.max_error:.1e}"
+    return (*counts, f"{output.bytes / 1e6:.2f} MB", error, str(output.path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,4 +36,20 @@ def load_sample(path: Path) -> Any:
         raise OptionError(
             f"Sample {str(path)!r} cannot be read: {quoted(error)}. Write it anew with numpy.save or numpy.savez."
         ) from error
+    _check_arrays(path, arrays)
     return arrays["arr_0"] if list(arrays) == ["arr_0"] else arrays
+
+
+def _check_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Refuse what is no sample of inputs, whatever the model is."""
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biuf" or array.ndim == 0:
+            raise OptionError(
+                f"Sample {str(path)!r} holds {name!r} of type {array.dtype} and shape {array.shape}; it must be "
+                "numbers, with the batch as the first axis."
+            )
+    if len({len(array) for array in arrays.values()}) > 1:
+        lengths = ", ".join(f"{name!r} {len(array)}" for name, array in arrays.items())
+        raise OptionError(
+            f"Sample {str(path)!r} holds different numbers of examples: {lengths}. Give as many of each input."
+        )

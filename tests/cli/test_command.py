@@ -65,6 +65,8 @@ def folder(tmp_path_factory):
     _strings().save(folder / "strings.keras")
     (folder / "text.keras").write_text("not a model")
     (folder / "broken.npy").write_bytes(b"no array")
+    np.save(folder / "words.npy", np.array(["a", "b"]))
+    np.savez(folder / "ragged.npz", x=np.zeros((4, 6)), y=np.zeros((5, 3)))
     np.save(folder / "narrow.npy", np.zeros((4, 1), "float32"))
     (folder / "short.keras").write_bytes((folder / "m.keras").read_bytes()[:5000])
     (folder / "old.onnx").write_text("old")
@@ -149,6 +151,8 @@ BAD = {
     "int8 of no data": ("m.keras -o a.onnx --quantize int8", "--calibrate or --data"),
     "quantized in a format without": ("m.keras -o a.keras --quantize float16", "'onnx', 'litert', 'openvino'"),
     "broken sample": ("m.keras -o a.keras --calibrate broken.npy", "cannot be read"),
+    "sample of words": ("m.keras -o a.keras --calibrate words.npy", "'words.npy' holds 'arr_0' of type <U1"),
+    "sample of different lengths": ("m.keras -o a.keras --data ragged.npz", "'x' 4, 'y' 5"),
     "sample of another shape": ("m.keras -o a.keras --calibrate narrow.npy", "has shape"),
     "rate without an optimizer": ("plain.keras -o a.keras --lr-scale 5", "learning_rate_scale"),
     "opset": ("m.keras -o a.onnx --opset 19", "'--opset'"),
@@ -458,7 +462,7 @@ def test_quiet(command, tmp_path):
 def test_verbose_prints_the_plan(command, folder, tmp_path):
     _, out, _ = command("m.keras", "-v", "--no-verify", "-o", tmp_path / "new.keras")
     assert str(kerasbn.plan(keras.models.load_model(folder / "m.keras"))) in out
-    assert out.split()[-2:] == ["no", str(tmp_path / "new.keras")]
+    assert out.split()[-2:] == ["unverified", str(tmp_path / "new.keras")]
 
 
 def test_paths_are_printed_as_they_are(command, tmp_path):
@@ -514,7 +518,7 @@ def test_what_is_not_verified_is_not_checked(command, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_file, "runner", _running_wrong)
     status, out, _ = command("m.keras", "--no-verify", "-o", tmp_path / "new.onnx")
     assert status == 0
-    assert out.split()[-2] == "no"
+    assert out.split()[-2] == "unverified"
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
@@ -582,6 +586,7 @@ def test_what_fails_does_not_stop_the_others(case, as_json, command, tmp_path):
     assert len(errors) == len(models.split())
     assert all(any(message in error for error in errors) for message in messages)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["m.keras"]
+    assert as_json or f"1 of {len(models.split()) + 1} models done" in out
     if as_json:
         told = json.loads(out)["models"]
         assert [each["model"] for each in told] == [*models.split(), "m.keras"]
@@ -656,3 +661,13 @@ def test_every_option_has_a_subject_and_a_key_in_files():
     options = [each for each in main.command.params if isinstance(each, click.Option)]
     assert all(each.subject for each in options if each.name != "version")
     assert set(config.OF_ONE_RUN) - {"help"} <= {each.name for each in options}
+
+
+@pytest.mark.parametrize(("variable", "coloured"), [("FORCE_COLOR", True), ("NO_COLOR", False), ("ELSE", False)])
+def test_colours_elsewhere_than_in_a_terminal(variable, coloured, command, monkeypatch):
+    """What goes into a pipe is as wide as it takes, in colours or not."""
+    monkeypatch.setenv(variable, "1")
+    _, out, _ = command("m.keras", "--dry-run")
+    assert ("\x1b[" in out) == coloured
+    assert "'a_bn' (BatchNormalization) before relu; the bias becomes its beta" in out
+    assert ("\x1b[1mInput" in command("--help")[1]) == coloured

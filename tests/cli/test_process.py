@@ -1,8 +1,14 @@
 """The command as a process of its own: exit status, both streams, and what it imports."""
 
+import contextlib
+import fcntl
 import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
 
 import keras
 import numpy as np
@@ -154,3 +160,46 @@ def test_a_schedule_of_the_users_scaled_before(folder, tmp_path):
     assert process.returncode == 0, process.stderr
     rate = "import kerasbn.layers\nprint(float(keras.models.load_model('again.keras').optimizer.learning_rate))"
     assert float(_python(f"{_SCHEDULE}\n{rate}", cwd=tmp_path).stdout) == 3.0
+
+
+def _in_a_terminal(*arguments, columns, cwd):
+    """The exit status, and all that a terminal of so many columns gets to see."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    command = [sys.executable, "-m", "kerasbn", *map(str, arguments)]
+    environment = {**_ENVIRONMENT, "TERM": "xterm-256color", "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    parts = []
+    with contextlib.suppress(OSError):  # so Linux tells the end of a terminal
+        while part := os.read(ours, 1 << 16):
+            parts.append(part)
+    os.close(ours)
+    return process.wait(), b"".join(parts).decode()
+
+
+def test_in_a_terminal(folder):
+    """Progress goes as it came, the plan has colours and the width of the terminal, and TensorFlow says nothing."""
+    status, seen = _in_a_terminal("m.keras", "--dry-run", columns=60, cwd=folder)
+    assert status == 0
+    for what in ("Starting Keras", "Reading m.keras", "Planning"):
+        assert what in seen
+    progress, plan, text = seen.partition("\x1b[1mPlan for")
+    assert plan
+    assert "\x1b[32minsert" in text
+    lines = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line) for line in f"Plan for{text}".split("\r\n")]
+    assert max(map(len, lines)) <= 60
+    bars = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", progress))
+    assert {bar.split()[0] for bar in bars if bar.split()} == {"Starting", "Reading", "Planning"}
+
+
+def test_another_backend(folder, tmp_path):
+    new = tmp_path / "new.keras"
+    code = "from kerasbn.cli.main import _status; status = _status()"
+    check = "import keras; assert keras.backend.backend() == 'jax'; raise SystemExit(status)"
+    process = _python(f"{code}\n{check}", "m.keras", "--backend", "jax", "-o", new, cwd=folder)
+    assert (process.returncode, process.stderr) == (0, "")
+    source = keras.models.load_model(folder / "m.keras")
+    inputs = random_inputs(source)
+    (expected,) = inference(source, inputs)
+    np.testing.assert_allclose(inference(keras.models.load_model(new), inputs)[0], expected, atol=1e-5)
