@@ -66,4 +66,5 @@ def _bars(quiet: bool = False) -> Progress:
     console = Console(stderr=True)
     watched = (console.file.isatty() and console.is_interactive) or console.is_jupyter  # whatever FORCE_COLOR says
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True, disable=quiet or not watched)
+    console.quiet = quiet or not watched  # older rich ends bars that it does not show with an empty line
+    return Progress(*columns, console=console, transient=True, disable=console.quiet)

@@ -41,10 +41,7 @@ class Failure:
         if isinstance(error, KerasBNError):
             message, status = str(error), NOT_VERIFIED if isinstance(error, VerificationError) else BAD_INPUT
         else:
-            message, status = (
-                f"{type(error).__name__}: {quoted(error)}. Please report this, with what -v prints.",
-                BAD_INPUT,
-            )
+            message, status = _foreign(error), BAD_INPUT
             if verbose:
                 click.echo("".join(traceback.format_exception(error)), err=True)
         if named and not message.startswith(repr(str(model))):
@@ -62,6 +59,13 @@ class Failure:
     def to_dict(self) -> dict[str, Any]:
         """The failure as plain data, ready for JSON."""
         return {"model": str(self.model), "error": self.message, "status": self.status}
+
+
+def _foreign(error: Exception) -> str:
+    """What kerasbn does not raise on purpose: the system's own refusals, and faults."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{str(error.filename)!r}: {error.strerror}."
+    return f"{type(error).__name__}: {quoted(error)}. Please report this, with what -v prints."
 
 
 def complain(message: str, status: int) -> int:

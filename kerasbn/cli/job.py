@@ -49,7 +49,7 @@ class Job:
         """Find what is wrong whatever the models are, before Keras is imported, which takes seconds.
 
         Raises:
-            OptionError: if a sample cannot be read.
+            OptionError: if there is no sample where there is to be one.
         """
         for sample in filter(None, (self.data, self.calibrate)):
             check_sample_file(sample)
@@ -64,14 +64,22 @@ class Job:
         for output in outputs:
             output.check(model, overwrite=self.force)
 
-    def begin(self) -> Work:
-        """Read what all models need.
+    def samples(self) -> tuple[Any, Any]:
+        """What inserted normalizations start from, and what all of them are calibrated on.
 
         Raises:
-            OptionError: if a sample or a module cannot be read.
+            OptionError: if a sample cannot be read.
         """
         data, population = (path and load_sample(path) for path in (self.data, self.calibrate))
-        return Work(self, imported(self.modules, self.custom_objects), data, population)
+        return data, population
+
+    def begin(self, samples: tuple[Any, Any]) -> Work:
+        """Have Keras know what files may name.
+
+        Raises:
+            OptionError: if a module cannot be imported.
+        """
+        return Work(self, imported(self.modules, self.custom_objects), *samples)
 
     def steps(self, outputs: Sequence[Output]) -> int:
         """How many steps a model takes."""

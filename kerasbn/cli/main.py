@@ -277,7 +277,7 @@ def _status() -> int:
         with _terminated_as_interrupted():
             return int(command.main(prog_name=NAME, standalone_mode=False, color=_colours()) or DONE)
     except click.exceptions.Abort as error:
-        terminated = isinstance(error.__cause__, _Terminated)
+        terminated = isinstance(error.__context__, _Terminated)
         return complain(
             f"{'terminated' if terminated else 'interrupted'}; nothing more was written.",
             TERMINATED if terminated else INTERRUPTED,

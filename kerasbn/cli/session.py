@@ -58,6 +58,7 @@ class Session:
                 if isinstance(one, Failure):
                     status = max(status, one.told())
                 screen.add(one)
+                del one  # and its model with it, before the next is read
         screen.end()
         return status
 
@@ -72,6 +73,7 @@ class Session:
                 yield self._failure(error, model)
         if not ready:
             return
+        samples = self.job.samples()
         with contextlib.ExitStack() as stack:
             if self.targets.folder is not None and not self.job.dry_run:
                 stack.enter_context(made(self.targets.folder))
@@ -79,7 +81,7 @@ class Session:
             with steps(1, quiet=self.quiet) as step:
                 step("Starting Keras")
                 stack.enter_context(keras_imported_quietly(self.verbose, self.backend))
-                work = self.job.begin()
+                work = self.job.begin(samples)
             for number, (model, outputs) in enumerate(ready, 1):
                 try:
                     with steps(self.job.steps(outputs), quiet=self.quiet) as step:

@@ -120,6 +120,7 @@ BAD = {
     "twice": ("m.keras -o a.keras -o a.keras", "twice"),
     "twice by another path": ("m.keras -o a.keras -o ./stuff/../a.keras", "twice"),
     "one in another": ("m.keras -o saved -o saved/a.keras --force", "lies in another"),
+    "a long name": (f"m.keras plain.keras -o {'n' * 300}", "File name too long"),
     "unknown suffix": ("m.keras -o a.pb", "'.pb'"),
     "missing folder": ("m.keras -o missing/a.keras", "'missing' does not exist"),
     "stdout": ("m.keras -o -", "nothing goes to stdout"),
@@ -655,6 +656,10 @@ def test_completion(shell, flag, monkeypatch, capsys):
     incomplete = "" if shell == "fish" else "2"
     offered = completed("complete", COMP_WORDS=f"kerasbn-rewrite {flag} ", COMP_CWORD=incomplete)
     assert all(str(value) in offered for value in _option_values(flag))
+
+
+def test_the_version(command):
+    assert command("--version")[1].split()[-1] == kerasbn.__version__
 
 
 def test_every_option_has_a_subject_and_a_key_in_files():
