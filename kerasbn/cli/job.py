@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kerasbn.cli.outputs import Output
-from kerasbn.cli.result import Forecast, Result
+from kerasbn.cli.result import Folding, Forecast, Result
 from kerasbn.files.sample_file import check_sample_file, load_sample
 from kerasbn.files.staging import staged
 from kerasbn.loading.custom import imported
@@ -173,17 +173,21 @@ class Work:
         from kerasbn.exporters.served import served
         from kerasbn.planner import normalizations_left
 
-        forecasts = []
-        for output in outputs:
-            settings = self._settings(output)
-            settings.check(output.format)
-            with served(model, settings) as what:
-                forecast = Forecast(output.path, output.format, what.folded, what.kept)
-                if folding := what.folding:
-                    left = normalizations_left(folding)
-                    forecast = dataclasses.replace(forecast, outcome=folding.outcome, left=left)
-                forecasts.append(forecast)
-        return tuple(forecasts)
+        settings = [self._settings(output) for output in outputs]
+        for output, each in zip(outputs, settings, strict=True):
+            each.check(output.format)
+        foldings: dict[bool, Folding] = {}
+        for each in settings:
+            if each.fold not in foldings:  # all outputs that are folded are folded alike
+                with served(model, each) as what:
+                    left = normalizations_left(what.folding) if what.folding else ()
+                    foldings[each.fold] = Folding(
+                        what.folded, what.kept, what.folding.outcome if what.folding else "", left
+                    )
+        return tuple(
+            Forecast(output.path, output.format, foldings[each.fold])
+            for output, each in zip(outputs, settings, strict=True)
+        )
 
     def _write(
         self, model: keras.Model, outputs: Sequence[Output], step: Callable[[str], None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -177,7 +178,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _name_of(model: Path) -> str:
-    return model.resolve().name if model.is_dir() else model.stem
+    return model.resolve().name if os.path.isdir(model) else model.stem
 
 
 def _refuse_one_place(models: Sequence[Path], outputs: Sequence[Sequence[Output]]) -> None:

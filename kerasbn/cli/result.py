@@ -13,29 +13,56 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
+class Folding:
+    """What folding would do.
+
+    Attributes:
+        folded: How many calls of batch normalization would be folded into other layers.
+        kept: How many would not, by the value of their `Reason`. Empty if folding was not asked for.
+        outcome: The same in one line; empty if it was not asked for.
+        left: The calls that would not be folded, with their reasons.
+    """
+
+    folded: int
+    kept: dict[str, int]
+    outcome: str
+    left: tuple[Skip, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Forecast:
     """What an output of a dry run would get.
 
     Attributes:
         path: Where it would be written.
         format: Its format.
-        folded: How many calls of batch normalization would be folded into other layers.
-        kept: How many would not, by the value of their `Reason`. Empty if folding was not asked for.
-        outcome: What folding would do, in one line; empty if it was not asked for.
-        left: The calls that would not be folded, with their reasons.
+        folding: What would be folded.
     """
 
     path: Path
     format: str
-    folded: int = 0
-    kept: dict[str, int] = dataclasses.field(default_factory=dict)
-    outcome: str = ""
-    left: tuple[Skip, ...] = ()
+    folding: Folding
+
+    @property
+    def folded(self) -> int:
+        """As in an `ExportReport`."""
+        return self.folding.folded
+
+    @property
+    def kept(self) -> dict[str, int]:
+        """As in an `ExportReport`."""
+        return self.folding.kept
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain data, ready for JSON."""
-        left = [{"site": skip.site, "reason": skip.reason.value, "detail": skip.detail} for skip in self.left]
-        return {**dataclasses.asdict(self), "path": str(self.path), "left": left}
+        left = [{"site": skip.site, "reason": skip.reason.value, "detail": skip.detail} for skip in self.folding.left]
+        return {
+            "path": str(self.path),
+            "format": self.format,
+            "folded": self.folded,
+            "kept": self.kept,
+            "left": left,
+        }
 
 
 @dataclasses.dataclass(frozen=True)

@@ -97,7 +97,7 @@ def _folding(result: Result, width: int) -> Iterator[Text]:
     """What folding would leave in the outputs that get it, which is the same in all of them."""
     from kerasbn.planner import COLUMNS, row_of
 
-    if folded := next((forecast for forecast in result.forecasts if forecast.outcome), None):
+    if folded := next((each.folding for each in result.forecasts if each.folding.outcome), None):
         yield lines_of([paragraph("Folded for serving", width, "bold"), paragraph(folded.outcome, width)])
         if folded.left:
             yield table_of(COLUMNS, [row_of(skip) for skip in folded.left], width)

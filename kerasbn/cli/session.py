@@ -15,7 +15,7 @@ from kerasbn.cli.outputs import Output, Targets, made
 from kerasbn.cli.quiet import keras_imported_quietly, stderr_for_python_alone
 from kerasbn.cli.result import Result
 from kerasbn.cli.screen import Screen
-from kerasbn.errors import KerasBNError, OptionError
+from kerasbn.errors import OptionError
 from kerasbn.progress import steps
 
 
@@ -69,7 +69,7 @@ class Session:
             try:
                 self.job.check_model(model, outputs if self.targets.are_there else ())
                 ready.append((model, outputs))
-            except KerasBNError as error:
+            except Exception as error:
                 yield self._failure(error, model)
         if not ready:
             return
