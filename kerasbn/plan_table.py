@@ -149,6 +149,16 @@ def _broken(words: str, width: int) -> list[str]:
     return textwrap.wrap(words, max(width, 1), break_long_words=False, break_on_hyphens=False) or [""]
 
 
+def span_of(names: Sequence[str]) -> str:
+    """Names in one: `"block{2..4}_add"` where they count up, `"conv_{5, .., 11}"` where their numbers leave some out,
+    and where they differ by more than numbers, the first and the last.
+    """
+    if len({_NUMBER.sub("0", name) for name in names}) > 1:
+        return f"{names[0]} … {names[-1]}"
+    shown = (_range_of(column) if _is_range(column) else _some_of(column) for column in _columns(names))
+    return _NUMBER.sub(lambda _: next(shown), names[0])
+
+
 def _matches(kinds: Sequence[Row], period: int) -> list[int]:
     """For each row, how many from there on are of the kind of the row one period further."""
     run = [0] * (len(kinds) + 1)
@@ -194,3 +204,8 @@ def _columns(cells: Sequence[str]) -> Iterator[tuple[str, ...]]:
 def _range_of(numbers: Sequence[str]) -> str:
     low, high = (bound(numbers, key=int) for bound in (min, max))
     return low if len(set(numbers)) == 1 else f"{{{low}..{high}}}"
+
+
+def _some_of(numbers: Sequence[str]) -> str:
+    found = sorted({int(number) for number in numbers})
+    return f"{{{found[0]}, {'.., ' if len(found) > 2 else ''}{found[-1]}}}"

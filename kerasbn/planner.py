@@ -21,11 +21,15 @@ from kerasbn.facts.facts import Facts
 from kerasbn.graph.edit import Insert, Replace, apply
 from kerasbn.graph.model import LayerSpec, core_of
 from kerasbn.options import CustomLayers, Options, checked
+from kerasbn.pages.content import Change, Page, Part
+from kerasbn.pages.page import fragment, whole
 from kerasbn.passes.fold_normalization import INFERENCE_MODEL
 from kerasbn.passes.outcome import outcome_of_folding, outcome_of_inserting
+from kerasbn.passes.picture import picture_of
 from kerasbn.passes.pipeline import propose
 from kerasbn.passes.proposal import Edit
 from kerasbn.plan_table import Row, lines_of, paragraph, table_of
+from kerasbn.provenance import REPORT_VERSION, versions
 from kerasbn.reasons import Skip
 from kerasbn.source.source import Source
 from kerasbn.source.trace import is_traceable
@@ -97,18 +101,40 @@ class Plan:
         return f"{site} ({what})"
 
     def to_dict(self) -> dict[str, Any]:
-        """The plan as plain data, ready for JSON."""
+        """The plan as plain data, ready for JSON: `plan` in docs/schemas/report-1.json."""
         options = {**self.options, "rules": [list(rule) for rule in self.options["rules"]]}
-        for name in ("norm", "data"):
+        for name in ("norm", "data", "inputs"):
             options[name] = None if options[name] is None else type(options[name]).__name__
         return {
+            "version": REPORT_VERSION,
             "model": self.model.name,
             "options": options,
             "outcome": self.outcome,
+            "counts": dict(Counter(edit.kind for edit in self.edits)),
+            "left_alone": dict(Counter(skip.reason.value for skip in self.skips)),
             "edits": [{"site": edit.site, "kind": edit.kind, "detail": edit.detail} for edit in self.edits],
             "skips": [{"site": skip.site, "reason": skip.reason.value, "detail": skip.detail} for skip in self.skips],
             "notes": list(self.notes),
         }
+
+    def to_html(self) -> str:
+        """The plan as a page of its own: what changes and why, with the network before and after as a drawing.
+
+        It needs no network and holds no scripts: `pathlib.Path("plan.html").write_text(plan.to_html(), "utf-8")`.
+        """
+        return whole(self._page)
+
+    def _repr_html_(self) -> str:
+        """The plan in a notebook."""
+        return fragment(self._page)
+
+    @property
+    def _page(self) -> Page:
+        return Page(self.title, (Part(self.model.name, (), (self.picture("What changes, and why"),)),), versions())
+
+    def picture(self, heading: str) -> Change:
+        """What changes, as plain data to show under a heading."""
+        return picture_of(heading, self._source.graph, self.edits, self.skips, self.outcome, self.notes)
 
     def __str__(self) -> str:
         return self._text(_WIDTH).plain

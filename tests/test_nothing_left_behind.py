@@ -97,6 +97,7 @@ VERBS = {
     "plan": lambda model, folder: str(kerasbn.plan(model)),
     "plan, copy=False": lambda model, folder: str(kerasbn.plan(model, copy=False)),
     "plan, norm": lambda model, folder: str(kerasbn.plan(model, norm=L.LayerNormalization(), rules=[("*", "before")])),
+    "page": lambda model, folder: kerasbn.plan(model, rules=[("*", "before")]).to_html(),
     "rewrite": lambda model, folder: kerasbn.rewrite(model, rules=[("*", "before")]),
     "fold": lambda model, folder: kerasbn.fold(model),
     "to_keras": lambda model, folder: kerasbn.layers.to_keras(model),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from keras import layers as L
 
 import kerasbn
-from kerasbn.plan_table import grouped, table_of
+from kerasbn.plan_table import grouped, span_of, table_of
 
 
 def _rows(*sites):
@@ -51,6 +51,21 @@ def test_groups(case):
 @given(st.lists(st.tuples(st.sampled_from([f"{a}{n}" for a in "ab" for n in range(3)]), st.sampled_from("xy"))))
 def test_every_row_is_counted_once(rows):
     assert sum(group.times * len(group.rows) for group in grouped(rows)) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("names", "span"),
+    [
+        (["b1_add#0", "b2_add#0", "b3_add#0"], "b{1..3}_add#0"),
+        (["conv_5", "conv_8"], "conv_{5, 8}"),
+        (["conv_5", "conv_8", "conv_11"], "conv_{5, .., 11}"),
+        (["7x7x4", "7x7x4"], "7x7x4"),
+        (["stem", "head"], "stem … head"),
+        (["block2b_add", "block2c_add"], "block2b_add … block2c_add"),
+    ],
+)
+def test_names_in_one(names, span):
+    assert span_of(names) == span
 
 
 def test_the_column_of_times_is_there_only_if_something_repeats():

@@ -16,9 +16,9 @@ from kerasbn.exporters.onnx_check import check_file
 from kerasbn.exporters.onnx_graph import simplify
 from kerasbn.exporters.onnx_stable import name, put_in_order
 from kerasbn.exporters.recurrent_operators import RecurrentOperators
-from kerasbn.exporters.report import versions
 from kerasbn.exporters.settings import Settings
 from kerasbn.files.formats import companions_of
+from kerasbn.provenance import versions
 from kerasbn.verification.interface import Arrays, Interface
 
 LARGEST = 2**31 - 2**24

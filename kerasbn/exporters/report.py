@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from kerasbn.pages.content import Change, Files, Page, Part, Section
+from kerasbn.pages.page import fragment, whole
+from kerasbn.provenance import REPORT_VERSION
+from kerasbn.reasons import Reason
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,20 +47,49 @@ class ExportReport:
     outputs: dict[str, str]
     notes: tuple[str, ...]
     versions: dict[str, str]
+    _folding: Change | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain data, ready for JSON."""
-        return {**dataclasses.asdict(self), "path": str(self.path)}
+        """The report as plain data, ready for JSON: `output` in docs/schemas/report-1.json."""
+        told = dataclasses.asdict(dataclasses.replace(self, _folding=None))
+        del told["_folding"]
+        return {"version": REPORT_VERSION, **told, "path": str(self.path)}
+
+    def to_html(self) -> str:
+        """The report as a page of its own: what was written, and what was folded for it, as a drawing too.
+
+        It needs no network and holds no scripts: `pathlib.Path("report.html").write_text(report.to_html(), "utf-8")`.
+        """
+        return whole(self._page)
+
+    def _repr_html_(self) -> str:
+        """The report in a notebook."""
+        return fragment(self._page)
+
+    @property
+    def _page(self) -> Page:
+        return Page(f"Written: {self.path.name}", (Part(self.path.name, (), sections_of([self])),), self.versions)
 
 
-def versions() -> dict[str, str]:
-    """The versions of kerasbn and of the packages that it writes with."""
-    packages = (
-        *("kerasbn", "keras", "tensorflow", "tf2onnx", "onnx", "onnxscript", "onnxruntime"),
-        *("ai-edge-litert", "openvino"),  # where they are installed
+def sections_of(reports: Sequence[ExportReport]) -> tuple[Section, ...]:
+    """What there is to show of files: the files, and what was folded for them, once where it is the same."""
+    foldings: list[tuple[Change, list[str]]] = []
+    for report in reports:
+        change = report._folding
+        if change is None or not change.rows:
+            continue
+        for known, names in foldings:
+            if known == change:
+                names.append(report.path.name)
+                break
+        else:
+            foldings.append((change, [report.path.name]))
+    reasons = {word: Reason(word).meaning for report in reports for word in report.kept}
+    written = Files("What was written", [report.to_dict() for report in reports], reasons)
+    return (
+        *([written] if reports else []),
+        *(dataclasses.replace(change, heading=f"Folded for {', '.join(names)}") for change, names in foldings),
     )
-    found = {package: list(importlib.metadata.distributions(name=package)) for package in packages}
-    return {package: distributions[0].version for package, distributions in found.items() if distributions}
 
 
 def size_of(path: Path) -> int:

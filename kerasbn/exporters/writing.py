@@ -13,11 +13,12 @@ import keras
 
 from kerasbn.errors import KerasBNError, UnsupportedModelError, VerificationError, quoted
 from kerasbn.exporters.layouts import complete, place_in
-from kerasbn.exporters.report import ExportReport, size_of, versions
+from kerasbn.exporters.report import ExportReport, size_of
 from kerasbn.exporters.served import Served, served
 from kerasbn.exporters.settings import TOLERANCES, Quantize, Settings
 from kerasbn.exporters.writers import quantizer_of, writer_of
 from kerasbn.files.formats import Format, companions_of
+from kerasbn.provenance import versions
 from kerasbn.statistics.data import batches
 from kerasbn.turns import in_turn
 from kerasbn.verification.interface import Arrays, Interface, input_tensors, interface_of, output_tensors
@@ -62,6 +63,7 @@ def write_and_verify(
         outputs={port.name: str(port) for port in ready.interface.outputs},
         notes=tuple(_notes(what.whole, ready)),
         versions=versions(),
+        _folding=None if what.folding is None else what.folding.picture("What was folded, and why"),
     )
 
 

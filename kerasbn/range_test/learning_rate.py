@@ -21,6 +21,8 @@ from kerasbn.compilation.memory import leaves
 from kerasbn.compilation.optimizer import successor_of
 from kerasbn.errors import OptionError, quoted
 from kerasbn.graph.read import check_model
+from kerasbn.pages.content import Curve, Page, Part
+from kerasbn.pages.page import fragment, whole
 from kerasbn.progress import shown
 from kerasbn.range_test.restoring import restored
 
@@ -50,6 +52,19 @@ class LearningRateCurve:
     losses: tuple[float, ...]
     smoothed: tuple[float, ...]
     suggestion: float
+
+    def to_html(self) -> str:
+        """The curve as a page of its own, which needs no network and holds no scripts."""
+        return whole(self._page)
+
+    def _repr_html_(self) -> str:
+        """The curve in a notebook."""
+        return fragment(self._page)
+
+    @property
+    def _page(self) -> Page:
+        curve = Curve("Loss by learning rate", self.rates, self.losses, self.smoothed, self.suggestion)
+        return Page(f"Range test: a learning rate of {self.suggestion:.2g}", (Part("", (), (curve,)),))
 
     def plot(self, path: str | Path) -> None:
         """Write the curve as a picture.
