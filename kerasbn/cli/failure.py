@@ -58,7 +58,7 @@ class Failure:
 
     def to_dict(self) -> dict[str, Any]:
         """The failure as plain data, ready for JSON."""
-        return {"model": str(self.model), "error": self.message, "status": self.status}
+        return {"source": str(self.model), "error": self.message, "status": self.status}
 
 
 def _foreign(error: Exception) -> str:

@@ -130,8 +130,8 @@ class Work:
             return Result(model, notes, plan)
         from kerasbn.catalog.norms import norms_in
 
-        rewritten = self._rewritten(plan, step)
-        result = Result(model, notes, plan, len(norms_in(rewritten)))
+        rewritten, max_error = self._rewritten(plan, step)
+        result = Result(model, notes, plan, len(norms_in(rewritten)), max_error)
         if self.job.dry_run:
             step("Planning what is folded")
             return dataclasses.replace(result, forecasts=self._forecasts(rewritten, outputs))
@@ -147,7 +147,8 @@ class Work:
         sample = self.population if self.data is None else self.data
         return plan(source, **{**settings, "norm": norm, "data": sample})
 
-    def _rewritten(self, plan: Plan, step: Callable[[str], None]) -> keras.Model:
+    def _rewritten(self, plan: Plan, step: Callable[[str], None]) -> tuple[keras.Model, float | None]:
+        """The model, and how far it is from its source, if that is verified."""
         from kerasbn.planner import applied
         from kerasbn.statistics.calibration import calibrate
         from kerasbn.verification.interface import interface_of
@@ -155,11 +156,11 @@ class Work:
         from kerasbn.verification.samples import reference, settled
 
         step("Rewriting")
-        result = applied(plan)
+        result, max_error = applied(plan), None
         if self.job._verifies:
             step("Verifying the rewritten model")
             ready = settled(plan.model, interface_of(plan.model))
-            check_parity(
+            max_error = check_parity(
                 *(plan.model, ready.interface, lambda inputs: reference(result, ready.interface, inputs)),
                 *("the rewritten model", ready.samples),
                 tolerance=1e-5,
@@ -167,7 +168,7 @@ class Work:
         if self.population is not None:
             step(f"Calibrating on {self.job.calibrate}")
             calibrate(result, self.population)
-        return result
+        return result, max_error
 
     def _forecasts(self, model: keras.Model, outputs: Sequence[Output]) -> tuple[Forecast, ...]:
         from kerasbn.exporters.served import served
@@ -180,10 +181,10 @@ class Work:
         for each in settings:
             if each.fold not in foldings:  # all outputs that are folded are folded alike
                 with served(model, each) as what:
-                    left = normalizations_left(what.folding) if what.folding else ()
-                    foldings[each.fold] = Folding(
-                        what.folded, what.kept, what.folding.outcome if what.folding else "", left
-                    )
+                    told: tuple[Any, ...] = ("", (), None)
+                    if plan := what.folding:
+                        told = (plan.outcome, normalizations_left(plan), plan.picture("What would be folded, and why"))
+                    foldings[each.fold] = Folding(what.folded, what.kept, *told)
         return tuple(
             Forecast(output.path, output.format, foldings[each.fold])
             for output, each in zip(outputs, settings, strict=True)

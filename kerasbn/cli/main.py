@@ -239,6 +239,13 @@ def _read_outputs(context: click.Context, parameter: click.Parameter, paths: tup
     type=click.Choice(["tensorflow", "jax", "torch"]),
     help="What Keras runs on. Under JAX and torch, .keras files alone are written.  [default: Keras's own]",
 )
+@_run(
+    *("--report", "report_files"),
+    type=_PATH,
+    multiple=True,
+    metavar="FILE",
+    help="Write a report: a page to read offline (.html), or data (.json). Repeatable; with --dry-run, of the plan.",
+)
 @_run("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
 @_run("-q", "--quiet", is_flag=True, help="Print errors only.")
 @_run("-v", "--verbose", is_flag=True, help="Print the whole plan, and what TensorFlow has to say.")
@@ -255,6 +262,7 @@ def command(models: tuple[Path, ...], outputs: tuple[Path, ...], **options: Any)
     """
     from kerasbn.cli.job import Job
     from kerasbn.cli.outputs import targets_of
+    from kerasbn.cli.reporting import Reports
     from kerasbn.cli.session import Session
 
     if not outputs and not options["dry_run"]:
@@ -262,7 +270,8 @@ def command(models: tuple[Path, ...], outputs: tuple[Path, ...], **options: Any)
     targets = targets_of(models, outputs, options.pop("formats"), options.pop("layout"))
     settings = {name: options.pop(name) for name in _OF_REWRITE}
     of_session = {name: options.pop(name) for name in ("backend", "as_json", "quiet", "verbose")}
-    return Session(Job(settings=settings, **options), targets, **of_session).run()
+    reports = Reports(options.pop("report_files"), targets.several)
+    return Session(Job(settings=settings, **options), targets, reports, **of_session).run()
 
 
 def run() -> None:

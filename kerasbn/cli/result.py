@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kerasbn.exporters import ExportReport
+    from kerasbn.pages.content import Change
     from kerasbn.planner import Plan
     from kerasbn.reasons import Skip
 
@@ -21,12 +22,14 @@ class Folding:
         kept: How many would not, by the value of their `Reason`. Empty if folding was not asked for.
         outcome: The same in one line; empty if it was not asked for.
         left: The calls that would not be folded, with their reasons.
+        picture: All of it, to be shown on a page; `None` if it was not asked for.
     """
 
     folded: int
     kept: dict[str, int]
     outcome: str
     left: tuple[Skip, ...]
+    picture: Change | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +77,8 @@ class Result:
         notes: What is not quite as in its file.
         plan: What was done to it, or in a dry run would be.
         norms: How many batch normalizations the rewritten model has, before any is folded.
+        max_error: How far the rewritten model is from the source, relative to the greatest output; `None` if that was
+            not verified.
         reports: What was written of it, output by output.
         forecasts: What would be, in a dry run.
     """
@@ -82,6 +87,7 @@ class Result:
     notes: tuple[str, ...]
     plan: Plan
     norms: int = 0
+    max_error: float | None = None
     reports: tuple[ExportReport, ...] = ()
     forecasts: tuple[Forecast, ...] = ()
 
@@ -91,10 +97,12 @@ class Result:
         return self.reports or self.forecasts
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as plain data, ready for JSON."""
+        """The result as plain data, ready for JSON: `model` in docs/schemas/report-1.json."""
         return {
-            "model": str(self.model),
+            "source": str(self.model),
             "reading": list(self.notes),
             "plan": self.plan.to_dict(),
-            "outputs": [output.to_dict() for output in self.outputs],
+            "max_error": self.max_error,
+            "outputs": [report.to_dict() for report in self.reports],
+            "forecasts": [forecast.to_dict() for forecast in self.forecasts],
         }

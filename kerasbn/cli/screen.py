@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from kerasbn.cli.failure import Failure
+from kerasbn.cli.reporting import document
 from kerasbn.cli.result import Forecast, Result
 from kerasbn.plan_table import Row, lines_of, paragraph, table_of
 
@@ -55,8 +55,7 @@ class Screen:
     def end(self) -> None:
         """Say what came of all of them."""
         if self.as_json and (self.several or "plan" in self._told[0]):
-            told = {"models": self._told} if self.several else self._told[0]
-            print(json.dumps(told, indent=2))  # noqa: T201
+            print(document(self._told, several=self.several))  # noqa: T201
         if self._rows:
             console = _console()
             if self.several:

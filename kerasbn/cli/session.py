@@ -13,6 +13,7 @@ from kerasbn.cli.failure import DONE, Failure
 from kerasbn.cli.job import Job
 from kerasbn.cli.outputs import Output, Targets, made
 from kerasbn.cli.quiet import keras_imported_quietly, stderr_for_python_alone
+from kerasbn.cli.reporting import Reports
 from kerasbn.cli.result import Result
 from kerasbn.cli.screen import Screen
 from kerasbn.errors import OptionError
@@ -26,6 +27,7 @@ class Session:
     Attributes:
         job: What is done to each model.
         targets: The models, and what is to be written of each.
+        reports: The reports on it.
         backend: What Keras runs on, `None` for what Keras itself says.
         as_json: Whether results are shown as JSON.
         quiet: Whether nothing is shown but errors, and in a dry run the plan.
@@ -34,6 +36,7 @@ class Session:
 
     job: Job
     targets: Targets
+    reports: Reports
     backend: str | None
     as_json: bool
     quiet: bool
@@ -49,6 +52,8 @@ class Session:
             KerasBNError: if nothing can be done, whatever the models are.
         """
         self.job.check()
+        outputs = [output.path for _, each in self.targets.outputs for output in each]
+        self.reports.check([*(model for model, _ in self.targets.outputs), *outputs], overwrite=self.job.force)
         _check_backend(self.backend)
         dry = self.job.dry_run
         screen = Screen(self.targets.several, self.as_json, self.quiet and not dry, self.verbose or dry)
@@ -58,7 +63,9 @@ class Session:
                 if isinstance(one, Failure):
                     status = max(status, one.told())
                 screen.add(one)
+                self.reports.add(one)
                 del one  # and its model with it, before the next is read
+        self.reports.write(overwrite=self.job.force)
         screen.end()
         return status
 

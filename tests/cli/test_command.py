@@ -15,7 +15,7 @@ from keras import layers
 
 import kerasbn
 from kerasbn import planner
-from kerasbn.cli import config, job, main
+from kerasbn.cli import config, job, main, reporting
 from kerasbn.cli.outputs import Output
 from kerasbn.exporters import onnx_file
 from tests.exporters.cases import assert_serves
@@ -70,6 +70,10 @@ def folder(tmp_path_factory):
     np.save(folder / "narrow.npy", np.zeros((4, 1), "float32"))
     (folder / "short.keras").write_bytes((folder / "m.keras").read_bytes()[:5000])
     (folder / "old.onnx").write_text("old")
+    (folder / "old.html").write_text("old")
+    (folder / "net.json").write_text(model.to_json())
+    model.save_weights(folder / "w.weights.h5")
+    (folder / "w.h5").write_bytes((folder / "w.weights.h5").read_bytes())
     (folder / "stuff").mkdir()
     (folder / "stuff" / "precious").write_text("precious")
     (folder / "saved").mkdir()
@@ -122,6 +126,13 @@ BAD = {
     "one in another": ("m.keras -o saved -o saved/a.keras --force", "lies in another"),
     "a long name": (f"m.keras plain.keras -o {'n' * 300}", "File name too long"),
     "unknown suffix": ("m.keras -o a.pb", "'.pb'"),
+    "report of another kind": ("m.keras -o a.keras --report a.pdf", "use .html or .json"),
+    "report exists": ("m.keras -o a.keras --report old.html", "--force"),
+    "report exists, dry": ("m.keras --dry-run --report old.html", "--force"),
+    "report twice": ("m.keras -o a.keras --report a.html --report ./a.html", "twice"),
+    "report in an output": ("m.keras -o saved --force --report saved/a.html", "lies in what is"),
+    "report in place of the model": ("net.json --weights w.h5 -o a.keras --force --report net.json", "is given twice"),
+    "report into a missing folder": ("m.keras -o a.keras --report missing/a.html", "'missing' does not exist"),
     "missing folder": ("m.keras -o missing/a.keras", "'missing' does not exist"),
     "stdout": ("m.keras -o -", "nothing goes to stdout"),
     "several, no output": ("m.keras m.h5", "-o"),
@@ -390,7 +401,7 @@ def test_a_dry_run_tells_what_would_not_be_folded(command, tmp_path):
     source = keras.Sequential([keras.Input((6,), name="x"), layers.BatchNormalization(name="bn"), layers.ReLU()])
     randomize(source).save(tmp_path / "m.keras")
     _, out, _ = command(tmp_path / "m.keras", "--dry-run", "--json", "-o", tmp_path / "new.onnx")
-    (output,) = json.loads(out)["outputs"]
+    (output,) = json.loads(out)["forecasts"]
     (left,) = output.pop("left")
     assert left["site"] == "bn#0"
     assert (output["folded"], output["kept"]) == (0, {left["reason"]: 1})
@@ -454,6 +465,84 @@ def test_json_of_a_dry_run(command):
     assert status == 0
     assert json.loads(out)["outputs"] == []
     assert json.loads(out)["plan"]["model"] == "net"
+
+
+def test_reports(command, folder, tmp_path):
+    page, data, copy, served = (tmp_path / name for name in ("a.html", "a.json", "copy.keras", "new.onnx"))
+    status, out, errors = command(
+        "m.keras", "-o", copy, "-o", served, "--report", page, "--report", data, "--json", "-q"
+    )
+    assert (status, errors) == (0, [])
+    report = json.loads(data.read_text())
+    assert report == json.loads(out)
+    assert report["source"] == "m.keras"
+    assert 0 <= report["max_error"] <= 1e-5
+    assert [output["path"] for output in report["outputs"]] == [str(copy), str(served)]
+    html = page.read_text("utf-8")
+    for told in ("Report on m.keras", "Verified: the rewritten", str(copy), str(served), "Folded for new.onnx"):
+        assert told in html
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "a.json", "copy.keras", "new.onnx"]
+
+
+def test_reports_of_a_dry_run(command, tmp_path):
+    (tmp_path / "a.html").write_text("old")
+    status, _, errors = command(
+        "m.keras", "--dry-run", "--force", "--report", tmp_path / "a.html", "--report", tmp_path / "a.json"
+    )
+    assert (status, errors) == (0, [])
+    report = json.loads((tmp_path / "a.json").read_text())
+    assert (report["outputs"], report["forecasts"]) == ([], [])
+    assert "Report on m.keras" in (tmp_path / "a.html").read_text("utf-8")
+
+
+def test_no_report_is_left_of_what_fails(command, monkeypatch, tmp_path):
+    def fail(*_, **__):
+        raise kerasbn.VerificationError("wrong")
+
+    (tmp_path / "old.html").write_text("old")
+    monkeypatch.setattr(onnx_file, "write", fail)
+    status, _, _ = command(
+        *("m.keras", "-o", tmp_path / "copy.keras", "-o", tmp_path / "new.onnx", "--force"),
+        *("--report", tmp_path / "old.html", "--report", tmp_path / "a.json"),
+    )
+    assert status == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["old.html"]
+    assert (tmp_path / "old.html").read_text() == "old"
+
+
+def test_no_report_is_left_where_one_fails(command, monkeypatch, tmp_path):
+    """What was written and verified before stays."""
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(reporting, "page", fail)
+    status, _, errors = command(
+        *("m.keras", "-o", tmp_path / "new.onnx", "--report", tmp_path / "a.json", "--report", tmp_path / "a.html")
+    )
+    assert status == 2
+    assert "a.html" in errors[0]
+    assert "disk full" in errors[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["new.onnx"]
+
+
+def test_reports_on_several(command, tmp_path):
+    page, data = tmp_path / "a.html", tmp_path / "a.json"
+    status, _, errors = command(
+        *("m.keras", "short.keras", "plain.keras", "-o", tmp_path / "out", "--report", page, "--report", data)
+    )
+    assert status == 2
+    assert len(errors) == 1
+    report = json.loads(data.read_text())
+    assert [("error" in each, each["source"]) for each in report["models"]] == [
+        (True, "short.keras"),
+        (False, "m.keras"),
+        (False, "plain.keras"),
+    ]
+    assert report["models"][0]["error"] in errors[0]
+    html = page.read_text("utf-8")
+    for told in ("Report on 3 models", "Failed:", "plain.keras"):
+        assert told in html
 
 
 def test_quiet(command, tmp_path):
@@ -591,7 +680,7 @@ def test_what_fails_does_not_stop_the_others(case, as_json, command, tmp_path):
     assert as_json or f"1 of {len(models.split()) + 1} models done" in out
     if as_json:
         told = json.loads(out)["models"]
-        assert [each["model"] for each in told] == [*models.split(), "m.keras"]
+        assert [each["source"] for each in told] == [*models.split(), "m.keras"]
         assert [each.get("status") for each in told] == [2] * len(models.split()) + [None]
 
 
