@@ -27,7 +27,7 @@ NO_PYTHON := kerasbn needs Python 3.11, 3.12 or 3.13 with its venv module, as Ke
 	none found among: $(PYTHON). Choose one with: make PYTHON=/path/to/python3.12
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types unit web unit-jax test-slow test-browser test-lowest test-jax test-torch mutants bench reproduce clean
+.PHONY: help demo test lint types unit web unit-jax test-slow test-browser test-corpus test-lowest test-jax test-torch mutants bench reproduce clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -61,6 +61,9 @@ test-slow: $(INSTALLED) ## The tests that take minutes
 test-browser: $(INSTALLED) ## The tests of pages in Chromium, where there is one
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
 	@$(BIN)/pytest -m browser
+
+test-corpus: $(INSTALLED) ## Over a thousand bad files, and writers that are killed
+	@$(BIN)/pytest -m corpus
 
 test-lowest: $(INSTALLED) ## The tests on the oldest packages that pyproject.toml admits (Python 3.11)
 	@$(BIN)/python -m venv --clear $(LOWEST)
