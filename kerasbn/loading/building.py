@@ -10,10 +10,11 @@ from typing import Any
 import keras
 
 from kerasbn import _keras
-from kerasbn.errors import KerasBNError, ModelFileError, quoted
+from kerasbn.errors import KerasBNError, ModelFileError
+from kerasbn.loading.causes import cause, missing
 from kerasbn.loading.configs import class_of, cleaned, plain, policy, spelled
 from kerasbn.loading.operations import operation_named
-from kerasbn.loading.safety import check_name, missing
+from kerasbn.loading.safety import check_name
 
 _HELD: Mapping[str, tuple[str, ...]] = {
     "Bidirectional": ("layer", "backward_layer"),
@@ -72,7 +73,7 @@ class Builder:
         except KerasBNError:
             raise
         except Exception as error:
-            raise ModelFileError(f"{where} ({kind}) cannot be made: {quoted(error)}") from error
+            raise ModelFileError(f"{where} ({kind}) cannot be made: {cause(error)}") from error
 
     def _registered(self, entry: Mapping[str, Any], kind: str) -> Any:
         names = [entry.get("registered_name"), entry["class_name"], kind]
@@ -217,10 +218,12 @@ class _Graph:
             args, kwargs = self._arguments(node)
         except KeyError:
             return False
+        if not any(isinstance(each, keras.KerasTensor) for each in keras.tree.flatten((args, kwargs))):
+            raise ModelFileError(f"layer {name!r} is called on nothing that comes from the inputs")
         try:
             output = _called(callee, args, kwargs)
         except Exception as error:
-            raise ModelFileError(f"layer {name!r} cannot be called: {quoted(error)}") from error
+            raise ModelFileError(f"layer {name!r} cannot be called: {cause(error)}") from error
         self._outputs[name, index] = keras.tree.flatten(output)
         return True
 

@@ -32,10 +32,12 @@ def kind_of(path: Path, weights: Path | None = None) -> Kind:
         ModelFileError: if there is none, or none that a model can be read from.
     """
     name = repr(str(path))
-    if not path.exists():
+    if not _exists(path):
         raise ModelFileError(f"{name} does not exist. Give the path of a .keras or .h5 file, or of a SavedModel.")
     if path.is_dir():
         kind = _kind_of_folder(path)
+    elif not path.is_file():
+        raise ModelFileError(f"{name} is a pipe or a device, and no file. Give the path of a .keras or .h5 file.")
     elif path.suffix in _BY_SUFFIX:
         kind = "hdf5" if _is_hdf5_by_another_name(path) else _BY_SUFFIX[path.suffix]
     else:
@@ -52,9 +54,17 @@ def kind_of(path: Path, weights: Path | None = None) -> Kind:
     return kind
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # no name of a file, or links that lead in a circle
+        return False
+
+
 def _kind_of_folder(path: Path) -> Kind:
     name = repr(str(path))
     if (path / "keras_metadata.pb").is_file():
+        _check_files(path)
         return "saved_model"
     if (path / "saved_model.pb").is_file():
         raise ModelFileError(
@@ -65,6 +75,16 @@ def _kind_of_folder(path: Path) -> Kind:
     if inside.is_file():
         raise ModelFileError(f"{name} is a folder. Give the file in it, {str(inside)!r}.")
     raise ModelFileError(f"{name} is a folder, and no SavedModel. Give the path of a .keras or .h5 file.")
+
+
+def _check_files(folder: Path) -> None:
+    """Refuse what may be waited for without end, or has none."""
+    for each in sorted(folder.rglob("*")):
+        if not (each.is_file() or each.is_dir()):
+            what = str(each.relative_to(folder))
+            raise ModelFileError(
+                f"{str(folder)!r} holds {what!r}, which is a pipe, a device or a link to nothing. Save the model again."
+            )
 
 
 def _is_hdf5_by_another_name(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import warnings
@@ -10,10 +11,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kerasbn.errors import ModelFileError, quoted
+from kerasbn.errors import ModelFileError
+from kerasbn.loading.causes import cause, line
 from kerasbn.loading.contents import Contents
 from kerasbn.loading.kinds import Kind, kind_of
-from kerasbn.loading.safety import check_archive, check_config, check_hdf5, missing, room_for
+from kerasbn.loading.safety import check_archive, check_code, check_config, check_hdf5, room_for
 from kerasbn.turns import in_turn
 
 if TYPE_CHECKING:
@@ -90,20 +92,20 @@ def read(
     try:
         return _READERS[kind](path, weights, known, safe)
     except Exception as error:
-        raise ModelFileError(f"{str(path)!r} cannot be loaded: {_cause(error)}.") from error
+        raise ModelFileError(f"{str(path)!r} cannot be loaded: {line(cause(error))}.") from error
 
 
 def _archive(path: Path, weights: Path | None, custom_objects: Mapping[str, Any], safe: bool) -> Loaded:
     from kerasbn.loading import archive
 
     with zipfile.ZipFile(path) as file:
-        check_archive(file)
+        check_archive(file, path.stat().st_size)
         names = set(file.namelist())
         if "config.json" not in names or "metadata.json" not in names:
             raise ModelFileError("it has no config.json of Keras's: it is another archive")
-        if "model.weights.h5" in names:
-            with file.open("model.weights.h5") as content:
-                check_hdf5(content)
+        if "model.weights.h5" not in names:
+            raise ModelFileError("it has no model.weights.h5: its weights are missing")
+        check_hdf5(io.BytesIO(file.read("model.weights.h5")))
         if archive.version_of(file) == 2:
             return _of_keras_2(archive.read(file), path, custom_objects, safe)
         config = json.loads(file.read("config.json"))
@@ -186,6 +188,8 @@ def _of_keras_2(
     from kerasbn.loading.compiling import compiled
     from kerasbn.loading.weights import fill
 
+    check_code(contents.config, "the model", safe=safe)
+    check_code(contents.training, "what it was compiled with", safe=safe)
     builder = Builder(custom_objects, safe=safe, vocabularies=contents.vocabularies)
     notes = ["It is of Keras 2; its layers are those of Keras 3 now."]
     with _keras.variables_within(room_for(_size(path) if size is None else size)):
@@ -203,16 +207,3 @@ def _of_keras_2(
 def _size(path: Path) -> int:
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(each.stat().st_size for each in files if each.is_file())
-
-
-def _cause(error: Exception) -> str:
-    """What is at fault, and what can be done about it."""
-    message = str(error).rstrip(".") if isinstance(error, ModelFileError) else quoted(error)
-    if isinstance(error, ModelFileError):
-        return message
-    if "safe_mode" in message or "unsafe" in message:
-        return "it holds code (a Lambda layer). If you trust its source, allow that with safe=False (--unsafe)"
-    if "Could not locate" in message:
-        name = message.partition("Could not locate ")[2].split(".")[0].split("'")[1::2]
-        return f"it needs {missing(name[0] if name else 'unknown')}"
-    return message

@@ -1,0 +1,50 @@
+"""What is wrong with a file, and what can be done about it, in one line."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+
+from kerasbn.errors import KerasBNError, quoted
+
+_MALFORMED = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, RecursionError),
+    *(TypeError, UnicodeError, json.JSONDecodeError, struct.error, zlib.error),
+)
+"""What arises where something else is read than what Keras writes."""
+
+_LONGEST = 800
+
+
+def cause(error: Exception) -> str:
+    """What another library, or Python, has to say about a file; our own errors as they are."""
+    if isinstance(error, KerasBNError):
+        return str(error).rstrip(".")
+    message = quoted(error)
+    if "safe_mode" in message or "unsafe" in message:
+        return "it holds code (a Lambda layer). If you trust its source, allow that with safe=False (--unsafe)"
+    for known in ("Could not locate ", "Unknown layer: "):
+        if known in message:
+            name = message.partition(known)[2].split("'")[1::2]
+            return f"it needs {missing(name[0] if name else 'unknown')}"
+    if isinstance(error, MemoryError):
+        return "it does not fit into memory"
+    if isinstance(error, _MALFORMED):
+        return f"what it says is damaged, or not as Keras writes it ({type(error).__name__}: {message})"
+    return message
+
+
+def line(message: str) -> str:
+    """A message as one line that can be read, whatever a file has put in it."""
+    plain = "".join(letter if letter.isprintable() else " " for letter in message)
+    return plain if len(plain) <= _LONGEST else f"{plain[: _LONGEST // 2]} ... {plain[-_LONGEST // 2 :]}"
+
+
+def missing(name: str) -> str:
+    """What to say of a class or function that is not there."""
+    plain = name.rpartition(">")[2]
+    return (
+        f"the class {name!r}, which is neither Keras 3's nor registered here. Pass custom_objects={{{plain!r}: ...}}, "
+        f"or on the command line --import with the module that registers it, or --custom-objects MODULE:{plain}"
+    )
