@@ -43,7 +43,7 @@ def check_parity(
         The greatest difference, relative to the greatest output.
 
     Raises:
-        VerificationError: if the two differ, or the written model cannot be run.
+        VerificationError: if the two differ, the written model cannot be run, or the Keras model computes no numbers.
     """
     return max(_compare(model, interface, candidate, what, sample, tolerance) for sample in samples)
 
@@ -90,6 +90,7 @@ def _compare(
     sample: Sample,
     tolerance: float,
 ) -> float:
+    _check_numbers(model, sample)
     differences = dict(_differences(sample, _run(candidate, what, sample), what))
     if all(each.relative <= tolerance for each in differences.values()):
         return max(each.relative for each in differences.values())
@@ -107,6 +108,33 @@ def _compare(
                 "report the model's layers; without verification it is written all the same."
             )
     return max(each.relative for each in differences.values())
+
+
+def _check_numbers(model: keras.Model, sample: Sample) -> None:
+    """Refuse a model that computes no numbers, as whatever is written of it would agree with it.
+
+    Raises:
+        VerificationError: with the layer whose weights are the cause, where one's are.
+    """
+    for name, expected in sample.expected.items():
+        if expected.dtype.kind in "OSU" or np.isfinite(wide := np.asarray(expected, np.float64)).all():
+            continue
+        nothing = not np.isfinite(wide).any()
+        for path, array in ((each.path, keras.ops.convert_to_numpy(each)) for each in model.weights):
+            numbers = np.asarray(array, np.float64) if array.dtype.kind not in "OSU" else np.zeros(())
+            if np.isnan(numbers).any() or (nothing and np.isinf(numbers).any()):
+                layer, _, weight = path.rpartition("/")
+                raise VerificationError(
+                    f"Layer {layer!r} has a {weight} that is not finite, and output {name!r} of the model with it: "
+                    "nothing can be verified by that. Load weights from before the training went astray. Without "
+                    "verification (verify=False, --no-verify on the command line) it is written all the same."
+                )
+        if nothing:
+            raise VerificationError(
+                f"Output {name!r} of the model is not finite on any of the inputs that it is verified with: nothing "
+                "can be verified by that. Give kerasbn.export inputs= that the model is made for, or write it without "
+                "verification (verify=False, --no-verify on the command line)."
+            )
 
 
 def _run(candidate: Callable[[Arrays], Arrays], what: str, sample: Sample) -> Arrays:

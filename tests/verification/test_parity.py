@@ -93,3 +93,31 @@ def test_strings_are_compared_too():
     assert check_parity(model, interface, lambda inputs: words, "it", [sample]) == 0
     with pytest.raises(VerificationError):
         check_parity(model, interface, lambda inputs: {"y": words["y"][::-1]}, "it", [sample])
+
+
+# The weights of the layer `hidden`, the function behind, and what the message names; `None` where it passes.
+NUMBERS = {
+    "weights that are none": (np.nan, "linear", "Layer 'hidden' has a kernel"),
+    "infinite weights": (np.inf, "linear", "Layer 'hidden' has a kernel"),
+    "infinite weights without effect": (np.inf, "relu6", None),
+    "no number from numbers": (1.0, lambda x: keras.ops.log(-keras.ops.square(x) - 1), "is not finite on any"),
+    "some numbers": (1.0, keras.ops.log, None),
+}
+
+
+@pytest.mark.parametrize("case", NUMBERS)
+def test_what_is_no_number_is_not_verified(case):
+    """Whatever agrees that there is none would pass."""
+    value, function, message = NUMBERS[case]
+    model = _model(layers.Dense(2, function, name="hidden"))
+    model.set_weights([np.full((6, 2), value), np.zeros(2)])
+    interface, sample = _sample(model)
+
+    def check():
+        check_parity(model, interface, lambda inputs: reference(model, interface, inputs), "it", [sample])
+
+    if message is None:
+        check()
+        return
+    with pytest.raises(VerificationError, match=message):
+        check()
