@@ -434,9 +434,12 @@ def _inputs(spec: Any, random: np.random.Generator) -> np.ndarray:
 
 
 def _leave_out_graphs(message: Message) -> None:
-    """Leave out the graphs, which are for serving."""
+    """Leave out the graphs, which are for serving, but for the constants in which lookups have their words."""
     for graph in message.meta_graphs:
+        constants = {node.constant.operation for node in graph.object_graph_def.nodes}
+        kept = [node for node in graph.graph_def.node if node.op == "Const" and node.name in constants]
         graph.graph_def.Clear()
+        graph.graph_def.node.extend(kept)
         graph.signature_def.clear()
         graph.collection_def.clear()
         graph.object_graph_def.concrete_functions.clear()

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kerasbn.errors import ModelFileError
 from kerasbn.loading.configs import class_of, plain
 from kerasbn.loading.contents import Contents, Weight
+
+_LOOKUPS = {"IntegerLookup", "StringLookup", "TextVectorization"}
 
 
 def read(path: Path) -> Contents:
@@ -29,12 +34,72 @@ def read(path: Path) -> Contents:
     checkpoint = _Checkpoint(path / "variables" / "variables")
     names = [each["config"]["name"] for each in _layers_of(config)]
     weights = {name: checkpoint.weights_of(f"layer-{number}") for number, name in enumerate(names)}
-    return Contents(config, weights, metadata.get("training_config"), checkpoint.optimizer())
+    words = dict(_Tables(path / "saved_model.pb").words(config)) if _LOOKUPS & set(_classes(config)) else {}
+    return Contents(config, weights, metadata.get("training_config"), checkpoint.optimizer(), words)
 
 
 def _layers_of(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     layers = list(config["config"]["layers"])
     return [each for each in layers if class_of(config) != "Sequential" or class_of(each) != "InputLayer"]
+
+
+def _classes(config: Mapping[str, Any]) -> Iterator[str]:
+    """The names of the classes of a model's layers, and of those in models inside."""
+    for each in config["config"]["layers"]:
+        yield class_of(each)
+        if "layers" in each["config"]:
+            yield from _classes(each)
+
+
+class _Tables:
+    """What lookups look up: constants of the graph, which is not run for it."""
+
+    def __init__(self, path: Path) -> None:
+        from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+        content = path.read_bytes()
+        graph = SavedModel.FromString(content).meta_graphs[0]
+        self._nodes = graph.object_graph_def.nodes
+        self._constants = {node.name: node.attr["value"].tensor for node in graph.graph_def.node if node.op == "Const"}
+        self._most = len(content)
+
+    def words(self, config: Mapping[str, Any], node: int = 0) -> Iterator[tuple[str, list[Any]]]:
+        """The words of each lookup by its name, in their order."""
+        for number, each in enumerate(_layers_of(config)):
+            layer = self._at(node, f"layer-{number}")
+            if layer is None:
+                continue
+            if "layers" in each["config"]:
+                yield from self.words(each, layer)
+            elif class_of(each) in _LOOKUPS:
+                inner = self._at(layer, "_lookup_layer")
+                call = self._at(layer if inner is None else inner, "lookup_table", "_initialize", "trace_0")
+                if call is not None:
+                    arrays = [self._constant(self._at(call, f"capture_{index}")) for index in (1, 2)]
+                    keys, values = arrays[::-1] if each["config"].get("invert") else arrays
+                    ordered = [keys[at] for at in np.argsort(values)]
+                    yield (
+                        each["config"]["name"],
+                        [word.decode() if isinstance(word, bytes) else int(word) for word in ordered],
+                    )
+
+    def _at(self, node: int, *names: str) -> int | None:
+        """The object that is reached by attributes one after another."""
+        found: int | None = node
+        for name in names:
+            children = () if found is None else self._nodes[found].children
+            found = next((child.node_id for child in children if child.local_name == name), None)
+        return found
+
+    def _constant(self, node: int | None) -> Any:
+        import tensorflow as tf
+
+        if node is None:
+            raise ModelFileError("the words of a lookup are not in its graph")
+        tensor = self._constants[self._nodes[node].constant.operation]
+        if math.prod(dimension.size for dimension in tensor.tensor_shape.dim) > self._most:
+            raise ModelFileError("the words of a lookup are more than there is room for in its graph")
+        return tf.make_ndarray(tensor)
 
 
 class _Checkpoint:
