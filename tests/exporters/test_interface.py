@@ -84,6 +84,10 @@ AXES = {
         lambda: keras.Sequential([keras.Input(batch_shape=(5, 7), name="x"), layers.Dense(2)]),
         {"x": (5, 7)},
     ),
+    "a Sequential with a tensor for an input": (
+        lambda: keras.Sequential([layers.InputLayer(input_tensor=keras.Input((7,)), name="x"), layers.Dense(2)]),
+        {"x": (None, 7)},
+    ),
     "a Sequential built by a call": (lambda: _built_by_a_call(), {"input_layer": (None, 7, 4)}),
     "a Sequential built by a call, of one batch": (
         lambda: _built_by_a_call(stateful=True),
