@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from kerasbn import callbacks as callbacks
     from kerasbn import layers as layers
     from kerasbn import recipes as recipes
+    from kerasbn.averaging import average as average
     from kerasbn.exporters import ExportReport as ExportReport
     from kerasbn.exporters import export as export
+    from kerasbn.freezing import Frozen as Frozen
+    from kerasbn.freezing import freeze as freeze
     from kerasbn.loading.load import load as load
     from kerasbn.passes.proposal import Edit as Edit
     from kerasbn.planner import Plan as Plan
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from kerasbn.range_test.learning_rate import find_learning_rate as find_learning_rate
     from kerasbn.reasons import Reason as Reason
     from kerasbn.reasons import Skip as Skip
+    from kerasbn.statistics.adaptation import adapted as adapted
     from kerasbn.statistics.calibration import calibrate as calibrate
     from kerasbn.statistics.variance_shift import variance_shift as variance_shift
 
@@ -35,14 +39,18 @@ _LAZY = {
     "Edit": "kerasbn.passes.proposal",
     "ExportReport": "kerasbn.exporters",
     "LearningRateCurve": "kerasbn.range_test.learning_rate",
+    "Frozen": "kerasbn.freezing",
     "Plan": "kerasbn.planner",
     "Reason": "kerasbn.reasons",
     "Skip": "kerasbn.reasons",
+    "adapted": "kerasbn.statistics.adaptation",
+    "average": "kerasbn.averaging",
     "calibrate": "kerasbn.statistics.calibration",
     "callbacks": "kerasbn.callbacks",
     "export": "kerasbn.exporters",
     "find_learning_rate": "kerasbn.range_test.learning_rate",
     "fold": "kerasbn.planner",
+    "freeze": "kerasbn.freezing",
     "layers": "kerasbn.layers",
     "load": "kerasbn.loading.load",
     "plan": "kerasbn.planner",

@@ -11,7 +11,7 @@ import inspect
 import itertools
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from numbers import Number
 from typing import Any, NamedTuple
 
@@ -332,9 +332,30 @@ def operation_name(operation: keras.Operation) -> str | None:
     return kind.__name__
 
 
-def set_own_trainable(model: keras.Model, value: bool) -> None:
-    """Set a model's flag without setting its layers', as `Layer.trainable` would."""
-    model._trainable = value
+def set_own_trainable(layer: keras.layers.Layer, value: bool) -> None:
+    """Set a layer's or model's flag without those of its weights and layers, as `Layer.trainable` would."""
+    layer._trainable = value
+
+
+def set_class(layer: keras.layers.Layer, kind: type[keras.layers.Layer], attributes: Mapping[str, Any]) -> None:
+    """Have a layer be of a subclass of its class that has more attributes, past `Layer.__setattr__`."""
+    object.__setattr__(layer, "__class__", kind)
+    for name, value in attributes.items():
+        object.__setattr__(layer, name, value)
+
+
+def set_class_back(layer: keras.layers.Layer, kind: type[keras.layers.Layer], attributes: Iterable[str]) -> None:
+    """Undo `set_class`."""
+    for name in attributes:
+        object.__delattr__(layer, name)
+    object.__setattr__(layer, "__class__", kind)
+
+
+def forget_compiled_functions(model: keras.Model) -> None:
+    """Have a model compile what it trains and runs with again, so that changes to its layers take effect."""
+    for name in ("train_function", "test_function", "predict_function"):
+        if getattr(model, name, None) is not None:
+            setattr(model, name, None)
 
 
 EXECUTION_ATTRIBUTES = ("run_eagerly", "jit_compile", "steps_per_execution")
@@ -615,6 +636,33 @@ def attributes_of_optimizer(optimizer: keras.optimizers.Optimizer) -> dict[str, 
 def is_average_of_weights(attribute: object) -> bool:
     """Whether an attribute of optimizers holds the averages of weights that `use_ema` asks for."""
     return attribute == "_model_variables_moving_average"
+
+
+def averaged_weights(optimizer: keras.optimizers.Optimizer) -> list[tuple[keras.Variable, keras.Variable]]:
+    """The weights of which an optimizer keeps averages, as `use_ema` asks for, each with its average."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return averaged_weights(optimizer.inner_optimizer)
+    if is_multi_optimizer(optimizer):
+        return [pair for each in optimizer._inner_optimizers for pair in averaged_weights(each)]
+    averages = getattr(optimizer, "_model_variables_moving_average", None)
+    return [*zip(optimizer._trainable_variables, averages, strict=True)] if averages else []
+
+
+def move_ahead(callback: keras.callbacks.Callback, behind: type[keras.callbacks.Callback]) -> None:
+    """Have a callback that is being given its model called ahead of the others, but for those of one kind.
+
+    The list that it is in is found on the stack: Keras tells a callback of its model, and nothing of the others.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, keras.callbacks.CallbackList):
+            others = [each for each in owner.callbacks if each is not callback]
+            first = [each for each in others if isinstance(each, behind)]
+            # Another list, since this one is being gone through.
+            owner.callbacks = [*first, callback, *(each for each in others if each not in first)]
+            return
+        frame = frame.f_back
 
 
 def keys_of_weight(optimizer: keras.optimizers.Optimizer, weight: keras.Variable) -> tuple[Any, ...]:

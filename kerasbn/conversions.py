@@ -22,7 +22,7 @@ from kerasbn.serializable import BatchNormalization, BatchNormalizedRNN
 from kerasbn.source.source import Source
 from kerasbn.turns import in_turn
 
-_OURS_ALONE = ("virtual_batch_size", "unbiased_variance", "zero_debias")
+_OURS_ALONE = ("virtual_batch_size", "unbiased_variance", "zero_debias", "frozen_statistics")
 
 
 def to_keras(model: keras.Model, *, copy: bool = True) -> keras.Model:
@@ -48,8 +48,8 @@ def to_keras(model: keras.Model, *, copy: bool = True) -> keras.Model:
         A new model, compiled as the source is.
 
     Raises:
-        UnsupportedModelError: if the model cannot be rebuilt faithfully, or one of the layers is
-            inside another layer, such as `TimeDistributed`; and if there is a `BatchNormalizedRNN`, which Keras
+        UnsupportedModelError: if the model cannot be rebuilt faithfully, or one of the layers has frozen statistics or
+            is inside another layer, such as `TimeDistributed`; and if there is a `BatchNormalizedRNN`, which Keras
             has none of: `kerasbn.fold` makes it the layer that it wraps first.
     """
     return _converted(model, BatchNormalization, _theirs, copy, everywhere=True)
@@ -77,6 +77,11 @@ def from_keras(model: keras.Model, *, copy: bool = True) -> keras.Model:
 
 
 def _theirs(layer: BatchNormalization) -> LayerSpec:
+    if layer.frozen_statistics:
+        raise UnsupportedModelError(
+            f"Layer {layer.name!r} has frozen statistics, which Keras's batch normalization cannot have while gamma "
+            "and beta are trained. Thaw it first, or freeze all of it: kerasbn.freeze(model, what='all')."
+        )
     config = {key: value for key, value in constructor_arguments(layer).items() if key not in _OURS_ALONE}
     if config["momentum"] is None:
         del config["momentum"]

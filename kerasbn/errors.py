@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 
 _HOW_A_GRAPH_WAS_MADE = r'(Graph execution error:\s*)?Detected at node .*?call last\):\n(\s*File "[^\n]*\n)*\s*'
@@ -63,6 +64,13 @@ def _owner(read: re.Match[str]) -> str:
     *_, innermost, _ = read[0].split("Exception encountered: ")
     found = re.search(_WHOSE_CONFIG, innermost)
     return f"{found['kind'] or found['kind_too']} {found['name']!r}: " if found else ""
+
+
+def listed(names: Iterable[str], most: int = 8) -> str:
+    """Names in one line: `"'a', 'b' and 5 more"`."""
+    every = [*map(repr, names)]
+    rest = len(every) - most
+    return ", ".join(every) if rest <= 1 else f"{', '.join(every[:most])} and {rest} more"
 
 
 def line_of(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Every snippet of the README runs, and prints what it says there."""
+"""Every snippet of the README and of the pages beside it runs, and prints what it says there."""
 
 import os
 import pathlib
@@ -34,6 +34,14 @@ def test_python(folder, capsys):
     assert (folder / "digits.onnx").exists()
 
 
+@pytest.mark.parametrize("page", ["statistics"])
+def test_pages(page, folder):
+    namespace = {}
+    text = (README.parent / "docs" / f"{page}.md").read_text()
+    for snippet in re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        exec(compile(snippet, page, "exec"), namespace)
+
+
 def test_command_line(folder):
     snippet, *_ = _snippets("python")
     namespace = {}
@@ -54,6 +62,7 @@ def test_make_targets():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
-def test_links_lead_somewhere():
-    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README.read_text()):
-        assert (README.parent / link).exists(), link
+@pytest.mark.parametrize("page", [README, *(README.parent / "docs").glob("*.md")], ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
+        assert (page.parent / link).exists(), link

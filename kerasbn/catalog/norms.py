@@ -7,13 +7,17 @@ site, `"both/forward_lstm/lstm_cell_bn#0"`: its path, and which call it is of th
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import keras
 
 from kerasbn import _keras
-from kerasbn.graph.model import CallSite, core_of
+from kerasbn.errors import OptionError
+from kerasbn.graph.model import CallSite, core_of, matches
+from kerasbn.graph.read import read_to_run
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,6 +49,55 @@ def norms_at(site: CallSite) -> tuple[Norm, ...]:
         return ()
     paths = _keras.paths_inside(site.operation)
     return tuple(Norm(norm, f"{site.path}/{paths[norm]}", site.call) for norm in norms_in(site.operation))
+
+
+def paths_of_norms(model: keras.Model) -> dict[keras.layers.BatchNormalization, str]:
+    """The batch normalizations of a model that were built, each with its path through nested models and layers."""
+    if _keras.is_graph(model):
+        found = {norm.layer: norm.path for site in reversed([*read_to_run(model).walk()]) for norm in norms_at(site)}
+    else:
+        found = {norm: path for norm, path in _keras.paths_inside(model).items() if norm in norms_in(model)}
+    return {norm: found[norm] for norm in norms_in(model) if norm.built and norm in found}
+
+
+def is_frozen(norm: keras.layers.BatchNormalization) -> bool:
+    """Whether training leaves the statistics of a batch normalization as they are."""
+    return not norm.trainable or getattr(norm, "frozen_statistics", False)
+
+
+def chosen_norms(model: keras.Model, layers: str | Iterable[str]) -> dict[keras.layers.BatchNormalization, str]:
+    """The batch normalizations of a model whose paths match a glob, or one of several, each with its path.
+
+    Raises:
+        OptionError: for a glob that matches none.
+    """
+    paths = paths_of_norms(model)
+    globs = (layers,) if isinstance(layers, str) else tuple(layers)
+    for glob in globs:
+        if glob != "*" and not any(matches(path, glob) for path in paths.values()):
+            raise OptionError(
+                f"Option layers holds {glob!r}, which matches no batch normalization of model {model.name!r}. They are "
+                f"matched by their path, such as {next(iter(paths.values()), 'conv1_bn')!r}."
+            )
+    return {norm: path for norm, path in paths.items() if any(matches(path, glob) for glob in globs)}
+
+
+@contextlib.contextmanager
+def thawed(norms: Collection[keras.layers.BatchNormalization]) -> Iterator[None]:
+    """Inside, batch normalizations that are frozen run as the others do."""
+    still = [norm for norm in norms if not norm.trainable]
+    fixed = [norm for norm in norms if getattr(norm, "frozen_statistics", False)]
+    for norm in still:
+        _keras.set_own_trainable(norm, True)
+    for norm in fixed:
+        norm.frozen_statistics = False
+    try:
+        yield
+    finally:
+        for norm in still:
+            _keras.set_own_trainable(norm, False)
+        for norm in fixed:
+            norm.frozen_statistics = True
 
 
 def norms_in(operation: Any) -> list[keras.layers.BatchNormalization]:

@@ -79,6 +79,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         zero_debias: Whether the moving statistics are corrected for what they started from (Kingma
             and Ba, 2015, section 3), so that they are right from the first batch on, which replaces
             what they held. `momentum=None` needs no correction. Defaults to `False`, as in Keras.
+        frozen_statistics: Whether training normalizes with the moving statistics as well, and leaves them as they
+            are, while `gamma` and `beta` are trained. Defaults to `False`.
         **kwargs: Those of every layer, such as `name` and `dtype`.
 
     Weights:
@@ -89,7 +91,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Call arguments:
         inputs: Floats of any rank.
         training: Whether to normalize with the statistics of the batch, and to update the moving
-            ones. A layer with `trainable=False` never does.
+            ones. A layer with `trainable=False` or `frozen_statistics=True` never does.
         mask: Booleans, the positions that count in the statistics of a batch; the others are
             normalized too. It covers the leading axes of the inputs, as Keras's masks do, or where
             it does not fit there, all of its axes but that of the channels. Sizes of 1 stand for all.
@@ -134,6 +136,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         virtual_batch_size: int | None = None,
         unbiased_variance: bool = False,
         zero_debias: bool = False,
+        frozen_statistics: bool = False,
         **kwargs: Any,
     ) -> None:
         # Keras's arguments are in Keras's order, as users may pass them by position.
@@ -161,6 +164,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         self.virtual_batch_size = virtual_batch_size
         self.unbiased_variance = unbiased_variance
         self.zero_debias = zero_debias
+        self.frozen_statistics = frozen_statistics
         self.seen_batches = None
         self._check_arguments()
 
@@ -228,7 +232,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         mean, variance = ops.cast(self.moving_mean, dtype), ops.cast(self.moving_variance, dtype)
         gamma = ops.ones_like(variance) if self.gamma is None else ops.cast(self.gamma, dtype)
         beta = ops.zeros_like(mean) if self.beta is None else ops.cast(self.beta, dtype)
-        if training and self.trainable:
+        if training and self.trainable and not self.frozen_statistics:
             outputs = self._normalize_batch(x, gamma, beta, mask, axis)
         else:
             outputs = _kernels.infer(x, mean, variance, gamma, beta, epsilon=self.epsilon, axis=axis)
@@ -241,6 +245,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             "virtual_batch_size": self.virtual_batch_size,
             "unbiased_variance": self.unbiased_variance,
             "zero_debias": self.zero_debias,
+            "frozen_statistics": self.frozen_statistics,
         }
 
     def _normalize_batch(self, x: Any, gamma: Any, beta: Any, mask: Any, axis: int) -> Any:

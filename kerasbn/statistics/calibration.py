@@ -5,18 +5,27 @@
 Layer after layer: the statistics of a layer are measured while all those ahead of it use theirs. So
 each one has its stage. All batches go through the network stage by stage, and wait between two
 stages at the layers to be measured next; where they do not fit into memory, they start anew.
+
+In a given number of passes instead, all layers are measured at once. In the first pass they normalize by
+the moments of each batch, in each further one by what the pass before has found: then the statistics of one more
+layer in a row are right after each, and those of the others closer.
+
+Blended statistics (Schneider et al., 2020, section 3): (1 - blend) old + blend measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import contextlib
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
 
 from kerasbn import _keras
-from kerasbn.catalog.norms import norms_in
-from kerasbn.errors import OptionError, UnsupportedModelError
+from kerasbn.arrays import Array, array_of
+from kerasbn.catalog.norms import chosen_norms, is_frozen, norms_in, thawed
+from kerasbn.errors import OptionError, UnsupportedModelError, listed
 from kerasbn.graph.model import CallSite, Graph, Value
 from kerasbn.graph.read import check_model, read_to_run
 from kerasbn.graph.run import Run, Runner, call_at_inference, nbytes_of
@@ -32,14 +41,23 @@ _HELD_BYTES = 2**32
 """How much memory the batches of an iterator may take that does not tell its end."""
 
 
-def calibrate(model: keras.Model, data: Any, steps: int | None = None) -> keras.Model:
+def calibrate(
+    model: keras.Model,
+    data: Any,
+    steps: int | None = None,
+    *,
+    layers: str | Iterable[str] = "*",
+    frozen: bool = False,
+    blend: float = 1.0,
+    passes: int | None = None,
+) -> keras.Model:
     """Re-estimate the statistics that batch normalization uses at inference, over a sample of data.
 
     The moving averages of training lag behind the weights and forget all but the last batches.
     This replaces them by the moments of the whole sample: of every
     `keras.layers.BatchNormalization` and `kerasbn.layers.BatchNormalization`, in models inside the
-    model and inside of layers too, such as recurrent ones, frozen or not. Masked values do not count.
-    What is not called at inference keeps its statistics.
+    model and inside of layers too, such as recurrent ones. Masked values do not count.
+    What is not called at inference keeps its statistics, and so does what is frozen, which a `UserWarning` names.
 
     Example:
 
@@ -57,44 +75,91 @@ def calibrate(model: keras.Model, data: Any, steps: int | None = None) -> keras.
             than 2 GiB, once for each layer.
         steps: How many batches to take. Defaults to `None`: all there are. Data that never ends,
             such as a dataset that is repeated, needs it.
+        layers: A glob over the paths of batch normalizations, or several, such as `["stage1/*", "head_bn"]`.
+            Defaults to `"*"`: all.
+        frozen: Whether those that are frozen are measured as well, by `kerasbn.freeze` or `trainable=False`.
+            Defaults to `False`.
+        blend: How much the measured statistics count against those that were there, from 0 to 1, for a sample too
+            small to stand alone. Defaults to `1.0`.
+        passes: How many times to go through the data, all layers measured at once: cheaper in a deep network with
+            large inputs, where the exact way takes a pass for each layer. One pass normalizes by the batch
+            ahead of each layer, so it wants batches of the size of training. Defaults to `None`: exact.
 
     Returns:
         The model.
 
     Raises:
-        OptionError: if the data does not fit the model, holds no batch, never ends, or makes a
-            layer's input NaN or infinite. The statistics are as before then, and after an interrupt.
+        OptionError: if an option is not valid; a glob matches no batch normalization; the data does not fit
+            the model, holds no batch, never ends, or makes a layer's input NaN or infinite. The statistics are as
+            before then, and after an interrupt.
         UnsupportedModelError: if the model was not built yet or has no `call`, or calls a batch
             normalization in a way that hides its values, such as `keras.ops.vectorized_map`.
 
     Reference:
 
     - [Ioffe and Szegedy, 2015](https://arxiv.org/abs/1502.03167), Algorithm 2.
+    - [Schneider et al., 2020](https://arxiv.org/abs/2006.16971), section 3, blended statistics.
     """
     check_steps(steps)
+    _check_share(blend)
+    _check_passes(passes)
     _check(model)
-    norms = [norm for norm in norms_in(model) if norm.built]
-    kept = [(variable, variable.numpy()) for norm in norms for variable in (norm.moving_mean, norm.moving_variance)]
-    try:
-        _Calibration(model, data, steps).run()
-    except BaseException:  # an interrupt as well
-        for variable, value in kept:
-            _keras.set_value(variable, value)
-        raise
+    norms = chosen_norms(model, layers)
+    chosen = norms if frozen else _unfrozen(norms)
+    measure(model, data, steps, norms=chosen, blend=blend, passes=passes)
     return model
+
+
+def measure(
+    model: keras.Model,
+    data: Any,
+    steps: int | None,
+    *,
+    norms: Iterable[keras.layers.BatchNormalization],
+    blend: float = 1.0,
+    passes: int | None = None,
+) -> None:
+    """Give some batch normalizations statistics measured on data; see `calibrate`."""
+    _check(model)
+    chosen = {norm: (array_of(norm.moving_mean), array_of(norm.moving_variance)) for norm in norms if norm.built}
+    if not chosen:
+        return
+    try:
+        calibration = _Calibration(model, data, steps, chosen, blend)
+        calibration.run() if passes is None else calibration.run_in(passes)
+    except BaseException:  # an interrupt as well
+        put_back(chosen)
+        raise
+
+
+def put_back(kept: Mapping[keras.layers.BatchNormalization, tuple[Array, Array]]) -> None:
+    """Give batch normalizations the means and variances that they had."""
+    for norm, statistics in kept.items():
+        set_statistics(norm, *statistics)
 
 
 class _Calibration:
     """The stages of one calibration, and the batches that wait between them."""
 
-    def __init__(self, model: keras.Model, data: Any, steps: int | None) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        data: Any,
+        steps: int | None,
+        chosen: Mapping[keras.layers.BatchNormalization, tuple[Array, Array]],
+        blend: float,
+    ) -> None:
         self._model = model
         self._once = _held(data, steps) if isinstance(data, Iterator) else None
         self._data = data
         self._steps = steps
+        self._before = chosen
+        self._blend = blend
         graph = read_to_run(model) if _keras.is_graph(model) else _as_one_call(model)
-        self._runner = Runner(graph, lambda site: bool(norms_in(site.operation)))
-        self._norms = {site: norms_in(site.operation) for site in self._runner.sites}
+        self._runner = Runner(graph, lambda site: any(norm in chosen for norm in norms_in(site.operation)))
+        self._norms = {
+            site: [norm for norm in norms_in(site.operation) if norm in chosen] for site in self._runner.sites
+        }
         self._stage_of = _stages(self._runner.sites, self._norms)
         self._waiting: list[Run] = []
         self._meter = Meter()
@@ -114,9 +179,29 @@ class _Calibration:
                 else:
                     waiting.clear()
             self._waiting = waiting
-            for norm, moments in self._meter.read():
-                check_finite(norm, moments)
-                set_statistics(norm, moments)
+            self._take(self._meter)
+
+    def run_in(self, passes: int) -> None:
+        """Measure all layers at once, so many times."""
+        norms = list(self._before)
+        for number in range(passes):
+            meter = Meter()
+            for run in self._runs(f"Calibrating, pass {number + 1} of {passes}"):
+                first = _by_the_batch(norms) if number == 0 else contextlib.nullcontext()
+                with running(self._model), keras.StatelessScope(), _keras.observed(norms, meter), first:
+                    self._runner.advance(run, call_at_inference, hold=lambda site: not site.outputs)
+                    for site in self._runner.sites:
+                        if not site.outputs:  # a model as one call
+                            self._runner.call(run, site, call_at_inference)
+            self._take(meter)
+
+    def _take(self, meter: Meter) -> None:
+        """Let the layers have what was measured."""
+        for norm, moments in meter.read():
+            check_finite(norm, moments)
+            measured = (moments.mean, moments.variance)
+            pairs = zip(self._before[norm], measured, strict=True)
+            set_statistics(norm, *((1 - self._blend) * old + self._blend * new for old, new in pairs))
 
     def _runs(self, doing: str) -> Iterator[Run]:
         if self._waiting:
@@ -139,6 +224,13 @@ class _Calibration:
                     self._runner.call(run, site, call_at_inference)
 
 
+@contextlib.contextmanager
+def _by_the_batch(norms: Collection[keras.layers.BatchNormalization]) -> Iterator[None]:
+    """Inside, batch normalizations run as in training, frozen or not."""
+    with thawed(norms), _keras.told(norms, training=True):
+        yield
+
+
 def _check(model: keras.Model) -> None:
     check_model(model)
     if not _keras.has_call(model):
@@ -151,6 +243,27 @@ def _check(model: keras.Model) -> None:
             f"Model {model.name!r} was not built yet, so there is nothing to calibrate. Call it on a batch of inputs, "
             "or train it, first."
         )
+
+
+def _check_share(blend: Any) -> None:
+    if isinstance(blend, bool) or not isinstance(blend, int | float) or not 0 <= blend <= 1:
+        raise OptionError(f"Option blend is {blend!r}; it must be a number from 0 to 1, such as 0.7.")
+
+
+def _check_passes(passes: Any) -> None:
+    if passes is not None and (isinstance(passes, bool) or not isinstance(passes, int) or passes < 1):
+        raise OptionError(f"Option passes is {passes!r}; it must be a positive number of passes, or None.")
+
+
+def _unfrozen(norms: Mapping[keras.layers.BatchNormalization, str]) -> list[keras.layers.BatchNormalization]:
+    """Those that train; of the others a warning says that they are left alone."""
+    left = [path for norm, path in norms.items() if is_frozen(norm)]
+    if left:
+        warnings.warn(
+            f"Frozen, so their statistics are left as they are: {listed(left)}. Pass frozen=True to measure them too.",
+            stacklevel=3,
+        )
+    return [norm for norm in norms if not is_frozen(norm)]
 
 
 def _held(batches: Iterator[Any], steps: int | None) -> list[Any]:

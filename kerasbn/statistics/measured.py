@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from kerasbn import _keras
+from kerasbn.arrays import Array
 from kerasbn.catalog.normalization import map_of, weights_for
 from kerasbn.catalog.norms import norms_in
 from kerasbn.catalog.recurrent import bias_with, cells_behind
@@ -61,7 +62,7 @@ def start_from_measured(model: keras.Model, layers: Iterable[keras.layers.Layer]
     for norm, moments in measured:
         if preserve:
             _compensate(norm, cells.get(norm), moments)
-        set_statistics(norm, moments)
+        set_statistics(norm, moments.mean, moments.variance)
 
 
 def check_finite(norm: keras.layers.BatchNormalization, moments: Moments) -> None:
@@ -77,10 +78,10 @@ def check_finite(norm: keras.layers.BatchNormalization, moments: Moments) -> Non
         )
 
 
-def set_statistics(norm: keras.layers.BatchNormalization, moments: Moments) -> None:
+def set_statistics(norm: keras.layers.BatchNormalization, mean: Array, variance: Array) -> None:
     """Give a batch normalization the mean and variance of a population."""
-    _keras.set_value(norm.moving_mean, moments.mean)
-    _keras.set_value(norm.moving_variance, moments.variance)
+    _keras.set_value(norm.moving_mean, mean)
+    _keras.set_value(norm.moving_variance, variance)
 
 
 def _check_compensable(norm: keras.layers.BatchNormalization, cell: Any) -> None:

@@ -1,5 +1,6 @@
 """Statistics are those of the data, layer after layer."""
 
+import contextlib
 import functools
 import itertools
 
@@ -31,11 +32,11 @@ class Block(L.Layer):
         return self.second(self.dense(keras.ops.relu(self.first(x, training=training))), training=training)
 
 
-def _functional():
+def _functional(trainable=True):
     inputs = keras.Input((6, 6, 3), name="in")
     x = L.BatchNormalization(name="n0")(inputs)
     x = L.ReLU()(kerasbn.layers.BatchNormalization(name="n1")(L.Conv2D(4, 3, name="c1")(x)))
-    y = L.BatchNormalization(name="n2", trainable=False)(L.Conv2D(4, 1, name="c2")(x))
+    y = L.BatchNormalization(name="n2", trainable=trainable)(L.Conv2D(4, 1, name="c2")(x))
     x = L.Add()([x, L.Dropout(0.5)(y)])
     x = L.BatchNormalization(name="n3", center=False, scale=False)(L.Conv2D(4, 3, activation="tanh", name="c3")(x))
     return keras.Model(inputs, L.Dense(2, name="head")(L.GlobalAveragePooling2D()(x)))
@@ -130,6 +131,7 @@ def _subclassed():
 
 MODELS = {
     "functional": _functional,
+    "a frozen one": lambda: _functional(trainable=False),
     "nested": _nested,
     "inside of custom layers": _custom_layers,
     "every step": _every_step,
@@ -176,7 +178,7 @@ def test_every_layer_has_the_statistics_of_its_inputs(case, fits, monkeypatch):
     model = randomize(MODELS[case]())
     others = [v for v in model.variables if v.name not in ("moving_mean", "moving_variance")]
     before = [v.numpy() for v in others]
-    assert kerasbn.calibrate(model, DATA) is model
+    assert kerasbn.calibrate(model, DATA, frozen=True) is model
     _assert_calibrated(model)
     for variable, value in zip(others, before, strict=True):
         np.testing.assert_array_equal(variable, value)
@@ -320,7 +322,12 @@ def test_state_of_recurrent_layers_is_kept():
 
 
 def _statistics(model):
-    return [variable.numpy() for norm in _norms(model) for variable in (norm.moving_mean, norm.moving_variance)]
+    return [
+        variable.numpy()
+        for norm in _norms(model)
+        if norm.built
+        for variable in (norm.moving_mean, norm.moving_variance)
+    ]
 
 
 def _endless():
@@ -375,13 +382,14 @@ FAILURES = {
 }
 
 
+@pytest.mark.parametrize("passes", [None, 2])
 @pytest.mark.parametrize("case", FAILURES)
-def test_statistics_are_as_before_after_a_failure(case):
+def test_statistics_are_as_before_after_a_failure(case, passes):
     data, error, message = FAILURES[case]
     model = randomize(_functional())
     before = _statistics(model)
     with pytest.raises(error, match=message):
-        kerasbn.calibrate(model, data())
+        kerasbn.calibrate(model, data(), passes=passes)
     for value, kept in zip(_statistics(model), before, strict=True):
         np.testing.assert_array_equal(value, kept)
 
@@ -496,6 +504,90 @@ def test_an_interrupt_between_two_stages(monkeypatch):
         kerasbn.calibrate(model, Interrupted())
     for value, kept in zip(_statistics(model), before, strict=True):
         np.testing.assert_array_equal(value, kept)
+
+
+def _by_name(model):
+    return {norm.name: norm for norm in _norms(model)}
+
+
+# What is asked for, and which of the layers n0 to n3, of which n2 is frozen, get new statistics.
+ASKED = {
+    "all": ({}, "n0 n1 n3"),
+    "frozen too": ({"frozen": True}, "n0 n1 n2 n3"),
+    "a glob": ({"layers": "n[01]"}, "n0 n1"),
+    "globs": ({"layers": ["n0", "n3"]}, "n0 n3"),
+    "a frozen one by its path": ({"layers": "n2"}, ""),
+    "a frozen one, asked for": ({"layers": "n2", "frozen": True}, "n2"),
+}
+
+
+@pytest.mark.parametrize("passes", [None, 1])
+@pytest.mark.parametrize("case", ASKED)
+def test_what_is_asked_for_is_measured_and_nothing_else(case, passes):
+    options, names = ASKED[case]
+    model = randomize(_functional(trainable=False))
+    before = {
+        name: (array_of(norm.moving_mean), array_of(norm.moving_variance)) for name, norm in _by_name(model).items()
+    }
+    left = "n2" in [norm for norm in before if "layers" not in options or norm in options["layers"]]
+    named = left and not options.get("frozen")
+    with pytest.warns(UserWarning, match="'n2'.*frozen=True") if named else contextlib.nullcontext():
+        kerasbn.calibrate(model, DATA, **options, passes=passes)
+    changed = [
+        name
+        for name, norm in _by_name(model).items()
+        if not all(map(np.array_equal, before[name], (norm.moving_mean, norm.moving_variance)))
+    ]
+    assert changed == names.split()
+
+
+def test_blended_statistics_lie_between_those_that_were_and_those_that_are_measured():
+    model = randomize(keras.Sequential([keras.Input((6, 6, 3)), L.BatchNormalization()]))
+    (norm,) = _norms(model)
+    old = [array_of(norm.moving_mean), array_of(norm.moving_variance)]
+    kerasbn.calibrate(model, DATA, blend=0.3)
+    values = DATA.reshape(-1, 3).astype("float64")
+    for got, was, measured in zip(
+        (norm.moving_mean, norm.moving_variance), old, (values.mean(0), values.var(0, ddof=1)), strict=True
+    ):
+        np.testing.assert_allclose(got, 0.7 * was + 0.3 * measured, rtol=1e-5)
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=MARKS.get(case, ())) for case in MODELS])
+def test_as_many_passes_as_layers_in_a_row_are_exact(case):
+    exact, model = (randomize(MODELS[case]()) for _ in range(2))
+    kerasbn.calibrate(exact, DATA, frozen=True)
+    kerasbn.calibrate(model, DATA, frozen=True, passes=len(_norms(model)) + 1)
+    for got, expected in zip(_statistics(model), _statistics(exact), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    assert [norm.trainable for norm in _norms(model)] == [norm.trainable for norm in _norms(exact)]
+
+
+def test_one_pass_normalizes_by_the_batch():
+    """A single batch is the population, so that one pass finds what the exact way does but for m / (m - 1)."""
+    exact, model = (randomize(_functional()) for _ in range(2))
+    kerasbn.calibrate(exact, DATA, frozen=True)
+    kerasbn.calibrate(model, iter([DATA]), frozen=True, passes=1)
+    for got, expected in zip(_statistics(model), _statistics(exact), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max())
+
+
+# An option that is refused, and what the message names.
+REFUSED = {
+    "no such layer": ({"layers": "n9"}, "'n9', which matches no batch normalization.*such as 'n0'"),
+    "one of two globs": ({"layers": ["n1", "n9"]}, "'n9'"),
+    "blend above 1": ({"blend": 1.5}, "from 0 to 1"),
+    "blend in words": ({"blend": "half"}, "from 0 to 1"),
+    "no pass": ({"passes": 0}, "positive number of passes"),
+    "half a pass": ({"passes": 0.5}, "positive number of passes"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_options_that_are_refused(case):
+    options, message = REFUSED[case]
+    with pytest.raises(kerasbn.OptionError, match=message):
+        kerasbn.calibrate(_functional(), DATA, **options)
 
 
 @pytest.mark.parametrize("steps", [0, -1, 2.5, True])

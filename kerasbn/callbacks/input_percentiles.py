@@ -1,4 +1,4 @@
-"""What `fit` can be given: `keras.callbacks.Callback`s."""
+"""What reaches the layers, followed in the course of training."""
 
 from __future__ import annotations
 
