@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gc
 import importlib.util
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -121,5 +120,4 @@ def _forget() -> None:
     """Have the next model as in a run of its own: names that Keras counts up begin anew, the memory is free."""
     import keras
 
-    keras.utils.clear_session()
-    gc.collect()
+    keras.utils.clear_session()  # which collects garbage as well
