@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kerasbn.cli.outputs import Output
 from kerasbn.cli.result import Folding, Forecast, Result
+from kerasbn.errors import listed
 from kerasbn.files.sample_file import check_sample_file, load_sample
 from kerasbn.files.staging import staged
 from kerasbn.loading.custom import imported
@@ -37,6 +38,7 @@ class Job:
     custom_objects: tuple[str, ...]
     data: Path | None
     calibrate: Path | None
+    blend: float
     fold: bool | None
     opset: int
     quantize: Quantize | None
@@ -131,6 +133,7 @@ class Work:
         from kerasbn.catalog.norms import norms_in
 
         rewritten, max_error = self._rewritten(plan, step)
+        notes += tuple(self._calibrated(rewritten, step))
         result = Result(model, notes, plan, len(norms_in(rewritten)), max_error)
         if self.job.dry_run:
             step("Planning what is folded")
@@ -150,7 +153,6 @@ class Work:
     def _rewritten(self, plan: Plan, step: Callable[[str], None]) -> tuple[keras.Model, float | None]:
         """The model, and how far it is from its source, if that is verified."""
         from kerasbn.planner import applied
-        from kerasbn.statistics.calibration import calibrate
         from kerasbn.verification.interface import interface_of
         from kerasbn.verification.parity import check_parity
         from kerasbn.verification.samples import reference, settled
@@ -165,10 +167,19 @@ class Work:
                 *("the rewritten model", ready.samples),
                 tolerance=1e-5,
             )
-        if self.population is not None:
-            step(f"Calibrating on {self.job.calibrate}")
-            calibrate(result, self.population)
         return result, max_error
+
+    def _calibrated(self, model: keras.Model, step: Callable[[str], None]) -> Iterator[str]:
+        """Calibrate a model, and tell of what is left as it was."""
+        if self.population is None:
+            return
+        from kerasbn.catalog.norms import is_frozen, paths_of_norms
+        from kerasbn.statistics.calibration import calibrate
+
+        step(f"Calibrating on {self.job.calibrate}")
+        calibrate(model, self.population, blend=self.job.blend)
+        if left := [path for norm, path in paths_of_norms(model).items() if is_frozen(norm)]:
+            yield f"Frozen, so not calibrated: {listed(left)}."
 
     def _forecasts(self, model: keras.Model, outputs: Sequence[Output]) -> tuple[Forecast, ...]:
         from kerasbn.exporters.served import served

@@ -127,6 +127,13 @@ def _read_outputs(context: click.Context, parameter: click.Parameter, paths: tup
     metavar="FILE",
     help="Measure the statistics of every BN on the inputs in FILE, as with --data.",
 )
+@_input(
+    "--blend",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    metavar="SHARE",
+    help="How much the statistics of --calibrate count against those of the model, for a small sample.  [default: 1]",
+)
 @_words(_normalization, "--position", "Where BN goes relative to the activation.")
 @_normalization(
     *("--rule", "rules"),

@@ -355,6 +355,24 @@ def test_calibrate(form, command, folder, tmp_path):
     assert_same_function(source, written)
 
 
+def test_blended_statistics_and_frozen_layers(command, tmp_path):
+    norms = [layers.BatchNormalization(name="bn"), layers.BatchNormalization(name="still", trainable=False)]
+    source = randomize(keras.Sequential([keras.Input((6,), name="x"), *norms, layers.Dense(2)]))
+    source.save(tmp_path / "m.keras")
+    sample = np.random.default_rng(0).normal(3, 2, (64, 6)).astype("float32")
+    np.save(tmp_path / "sample.npy", sample)
+    status, out, _ = command(
+        *(tmp_path / "m.keras", "-o", tmp_path / "new.keras", "--position", "none"),
+        *("--calibrate", tmp_path / "sample.npy", "--blend", "0.25"),
+    )
+    assert status == 0
+    assert "Frozen, so not calibrated: 'still'." in out
+    written = keras.models.load_model(tmp_path / "new.keras")
+    expected = 0.75 * np.asarray(source.get_layer("bn").moving_mean) + 0.25 * sample.mean(0)
+    np.testing.assert_allclose(written.get_layer("bn").moving_mean, expected, rtol=1e-5)
+    np.testing.assert_array_equal(written.get_layer("still").moving_mean, source.get_layer("still").moving_mean)
+
+
 def test_data(command, folder, tmp_path):
     source = keras.models.load_model(folder / "m.keras")
     sample = np.random.default_rng(0).normal(3, 2, (64, *source.inputs[0].shape[1:])).astype("float32")
