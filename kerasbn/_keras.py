@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from keras.src.applications import convnext
+from keras.src.applications import convnext, inception_resnet_v2
 from keras.src.backend import get_keras_mask, set_keras_mask
 from keras.src.backend import rnn as rnn
 from keras.src.backend.common.global_state import get_global_attribute
@@ -744,7 +744,8 @@ def room_for_depth(depth: int) -> Iterator[None]:
 
 def layer_of_applications(name: str) -> Any:
     """A class of layers that only networks of `keras.applications` have; `None` if there is none of that name."""
-    return {"LayerScale": convnext.LayerScale, "StochasticDepth": convnext.StochasticDepth}.get(name)
+    found = (convnext.LayerScale, convnext.StochasticDepth, inception_resnet_v2.CustomScaleLayer)
+    return {kind.__name__: kind for kind in found}.get(name)
 
 
 @contextlib.contextmanager
