@@ -41,7 +41,9 @@ def _vocabularies(
     archive: zipfile.ZipFile, entry: Mapping[str, Any], folder: str
 ) -> Iterator[tuple[str, Sequence[str]]]:
     """The words of lookups, which lie in text files."""
-    names = set(archive.namelist())
+    names = [name for name in archive.namelist() if name.startswith(f"{folder}/")]
+    if not names:
+        return
     counts: Counter[str] = Counter()
     for each in entry["config"].get("layers", ()):
         kind = group_name(class_of(each))

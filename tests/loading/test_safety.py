@@ -127,23 +127,35 @@ def _doubled(path):
     return path
 
 
-def _without(path, member):
+def _with(path, members):
+    """An archive with other members; those that are `None` are left out."""
     with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist() if name != member}
+        members = {name: archive.read(name) for name in archive.namelist()} | members
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in members.items():
-            archive.writestr(name, content)
+            if content is not None:
+                archive.writestr(name, content)
     return path
+
+
+def _in_each_other(config):
+    for _ in range(40):
+        config = {"class_name": "Sequential", "config": {"name": "outer", "layers": [config]}}
+    return config
+
+
+def _nested_archive(folder):
+    def change(config):
+        config |= _in_each_other(dict(config))
+
+    return _with(_repacked(folder, change), {"metadata.json": b'{"keras_version": "2.15.0"}'})
 
 
 def _nested(folder, version):
     """Models in models; Keras takes twice as long for each."""
     _model().save(folder / "model.h5")
     with h5py.File(folder / "model.h5", "r+") as file:
-        config = json.loads(file.attrs["model_config"])
-        for _ in range(40):
-            config = {"class_name": "Sequential", "config": {"name": "outer", "layers": [config]}}
-        file.attrs["model_config"] = json.dumps(config)
+        file.attrs["model_config"] = json.dumps(_in_each_other(json.loads(file.attrs["model_config"])))
         file.attrs["keras_version"] = version
     return folder / "model.h5"
 
@@ -195,7 +207,7 @@ HARMFUL = {
         *("'assets/", "would become"),
     ),
     "a great config": (lambda folder: _repacked(folder, lambda config: config.update(x="x" * 2**23)), "would become"),
-    "no weights": (lambda folder: _without(_repacked(folder), "model.weights.h5"), "its weights are missing"),
+    "no weights": (lambda folder: _with(_repacked(folder), {"model.weights.h5": None}), "its weights are missing"),
     "a Lambda by a longer name": (
         lambda folder: _replaced(folder, class_name="layers.Lambda", module="keras"),
         *("layer 'b' holds code", "--unsafe"),
@@ -204,6 +216,7 @@ HARMFUL = {
     "a Lambda inside, Keras 2": (lambda folder: _inside(folder, "2.15.0"), "layer 'inner' holds code"),
     "models in models": (lambda folder: _nested(folder, "3.4.0"), "is a model in more than"),
     "models in models, Keras 2": (lambda folder: _nested(folder, "2.15.0"), "is a model in more than"),
+    "models in models, .keras of Keras 2": (_nested_archive, "is a model in more than"),
     "a wide layer": (lambda folder: _wide(folder, ".keras"), "b/kernel", "out of proportion"),
     "a wide layer, h5": (lambda folder: _wide(folder, ".h5"), "b/kernel", "out of proportion"),
     "a wide layer, Keras 2": (lambda folder: _wide(folder, ".h5 of Keras 2"), "b/kernel", "out of proportion"),
