@@ -346,9 +346,12 @@ def _code(kind: Kind, chance: random.Random) -> Iterator[Harm]:
             yield Harm("code", f"{argument}: {name}", kind, argued)
 
 
+_SIZES = {"compiled": ("units",), "conv": ("filters", "kernel_size"), None: ("units", "filters", "kernel_size")}
+
+
 def _sizes(kind: Kind, chance: random.Random) -> Iterator[Harm]:
     for value in (10**8, 10**30, 2**31, -1, 0, 1.5, "3", None, [10**9, 10**9]):
-        for argument in ("units", "filters", "kernel_size"):
+        for argument in _SIZES[kind.family]:
 
             def do(folder: Path, argument: str = argument, value: Any = value) -> None:
                 config = kind.config(folder)
