@@ -168,6 +168,8 @@ def _in_a_terminal(*arguments, columns, cwd):
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     command = [sys.executable, "-m", "kerasbn", *map(str, arguments)]
     environment = {**_ENVIRONMENT, "TERM": "xterm-256color", "PYTHONPATH": os.pathsep.join(sys.path)}
+    for name in ("COLUMNS", "LINES"):  # which would win over the terminal
+        environment.pop(name, None)
     process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=theirs, stderr=theirs)
     os.close(theirs)
     parts = []
