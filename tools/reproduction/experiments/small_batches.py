@@ -27,8 +27,8 @@ from reproduction.training import Trainer
 
 BATCHES = (1, 2, 4, 32)
 RATES = (0.003, 0.01, 0.03, 0.1)
-EXAMPLES = 8192
-FINE_TUNED_ON = 2048
+EXAMPLES = 4096
+FINE_TUNED_ON = 1024
 SGD = {"class_name": "SGD", "config": {"momentum": 0.9}}
 
 
