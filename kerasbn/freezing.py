@@ -85,8 +85,9 @@ def freeze(model: keras.Model, glob: str | Iterable[str] = "*", what: What = "al
     """Freeze batch normalization in place: its statistics, or all of it.
 
     A frozen one normalizes by its moving statistics in training too, and does not change them. That is for
-    fine-tuning on few examples or in small batches, which have no statistics worth having; with enough data of another
-    kind it costs accuracy, since what the layers get has other statistics than they know.
+    fine-tuning on data of the same kind in batches of one or two, which have no statistics worth having. On data of
+    another kind it harms, since what the layers get has other statistics than they know
+    (docs/reproduce/small_batches.md).
 
     It holds wherever the layers stand, also in models inside the model, in layers that wrap them or hold them, and for
     a model that is saved from now on. A compiled model trains on so; under JAX, `compile` it again, as Keras wants it

@@ -1,11 +1,11 @@
-"""In tiny batches batch normalization loses to group normalization, and a trained one is better frozen.
+"""In batches of one group normalization wins, in others batch normalization; frozen, it fails on data of another kind.
 
 Three convolutions on scikit-learn's digits, SGD with momentum 0.9, every network given the same number of
-examples. From scratch: without normalization, with what `kerasbn.rewrite` inserts, with
+examples, few of them. From scratch: without normalization, with what `kerasbn.rewrite` inserts, with
 `keras.layers.GroupNormalization(groups=4)` as its `norm`, and with ghost batches of 4 where batches are larger.
 Fine-tuned: a network trained on digits of low contrast, in batches of 32, goes on with those of full contrast
-in small ones: as it is, and frozen by `kerasbn.freeze`. Each at the best of four rates, chosen on the
-validation part.
+in small ones: as it is, and frozen by `kerasbn.freeze`, which holds it to statistics that the new data does not
+have. Each at the best of four rates, chosen on the validation part.
 """
 
 from __future__ import annotations
