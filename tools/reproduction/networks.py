@@ -62,6 +62,18 @@ def convolutions(activation: str) -> keras.Model:
     return model
 
 
+def normalized_convolutions() -> keras.Model:
+    """Three convolutions over digits of 8x8 pixels, Keras's batch normalization behind each, and ten classes."""
+    model = keras.Sequential([keras.Input((8, 8, 1))])
+    for width in (16, 32, 32):
+        model.add(keras.layers.Conv2D(width, 3, padding="same", use_bias=False))
+        model.add(keras.layers.BatchNormalization())
+        model.add(keras.layers.ReLU())
+    model.add(keras.layers.GlobalAveragePooling2D())
+    model.add(keras.layers.Dense(10))
+    return model
+
+
 def _fresh(initializer: Any) -> keras.initializers.Initializer:
     """An initializer draws the same numbers each time it is asked, so each layer gets one of its own."""
     return keras.initializers.get(initializer).clone()

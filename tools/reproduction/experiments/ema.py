@@ -22,6 +22,7 @@ from reproduction import data
 from reproduction.comparison import Budget
 from reproduction.data import Part
 from reproduction.intervals import mean
+from reproduction.networks import normalized_convolutions
 from reproduction.report import Panel, Report, banded, percent
 
 EPOCHS = 15
@@ -65,13 +66,7 @@ def run(budget: Budget) -> Report:
 
 def _network(seed: int, ema: bool) -> keras.Model:
     keras.utils.set_random_seed(seed)
-    model = keras.Sequential([keras.Input((8, 8, 1))])
-    for width in (16, 32, 32):
-        model.add(keras.layers.Conv2D(width, 3, padding="same", use_bias=False))
-        model.add(keras.layers.BatchNormalization())
-        model.add(keras.layers.ReLU())
-    model.add(keras.layers.GlobalAveragePooling2D())
-    model.add(keras.layers.Dense(10))
+    model = normalized_convolutions()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(0.1, 0.9, use_ema=ema, ema_momentum=0.95), loss, metrics=["accuracy"])
     return model
