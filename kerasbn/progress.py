@@ -52,7 +52,7 @@ def steps(total: int, *, quiet: bool = False) -> Iterator[Callable[[str], None]]
 
         def step(what: str) -> None:
             nonlocal begun
-            bars.update(bar, description=what, completed=begun, visible=True)
+            bars.update(bar, description=what, completed=begun, visible=True, refresh=True)  # however short it is
             begun += 1
 
         token = _AROUND.set(bars)
