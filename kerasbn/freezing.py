@@ -137,8 +137,8 @@ def _check_class(norm: keras.layers.BatchNormalization, path: str) -> None:
     kind = type(norm)
     if kind is not keras.layers.BatchNormalization and kind.call is not BatchNormalization.call:
         raise UnsupportedModelError(
-            f"Layer {path!r} is a {kind.__name__}, which has a call of its own, so its statistics cannot be frozen "
-            "alone. Leave it out by its path, or freeze all of it with what='all'."
+            f"Layer {path!r} is a {kind.__name__}, a class of your own, so its statistics cannot be frozen alone. "
+            "Leave it out by its path, or freeze all of it with what='all'."
         )
 
 

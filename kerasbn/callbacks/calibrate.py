@@ -69,13 +69,15 @@ class Calibrate(keras.callbacks.Callback):
         self._ready: Values = []  # the others, for as long as an epoch lasts
 
     def set_model(self, model: keras.Model) -> None:
-        """Go ahead of all callbacks that look at the model, so that these see what was validated."""
+        """Begin anew, ahead of all callbacks that look at the model, so that these see what was validated.
+
+        What a `fit` left in place that was interrupted is put back, unless the model was given other weights since.
+        """
         super().set_model(model)
         _keras.move_ahead(self, behind=keras.callbacks.BackupAndRestore)
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Take up where a `fit` ended that was interrupted while it validated."""
-        self._put_back()
+        if all(np.array_equal(variable.numpy(), value, equal_nan=True) for variable, value in self._ready):
+            self._put_back()
+        self._own, self._ready = [], []
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Train on."""

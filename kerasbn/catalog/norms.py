@@ -53,10 +53,9 @@ def norms_at(site: CallSite) -> tuple[Norm, ...]:
 
 def paths_of_norms(model: keras.Model) -> dict[keras.layers.BatchNormalization, str]:
     """The batch normalizations of a model that were built, each with its path through nested models and layers."""
+    found: dict[keras.layers.Layer, str] = _keras.paths_inside(model)
     if _keras.is_graph(model):
         found = {norm.layer: norm.path for site in reversed([*read_to_run(model).walk()]) for norm in norms_at(site)}
-    else:
-        found = {norm: path for norm, path in _keras.paths_inside(model).items() if norm in norms_in(model)}
     return {norm: found[norm] for norm in norms_in(model) if norm.built and norm in found}
 
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import keras
 
-from kerasbn.arrays import array_of
 from kerasbn.catalog.norms import norms_in
-from kerasbn.statistics.calibration import calibrate, put_back
+from kerasbn.statistics.calibration import calibrate, put_back, statistics_of
 
 
 @contextlib.contextmanager
@@ -49,9 +48,7 @@ def adapted(
     - [Li et al., 2016](https://arxiv.org/abs/1603.04779), adaptive batch normalization.
     - [Schneider et al., 2020](https://arxiv.org/abs/2006.16971), blended with the model's own.
     """
-    kept = {
-        norm: (array_of(norm.moving_mean), array_of(norm.moving_variance)) for norm in norms_in(model) if norm.built
-    }
+    kept = statistics_of(norms_in(model))
     try:
         yield calibrate(model, data, layers=layers, frozen=True, blend=blend)
     finally:

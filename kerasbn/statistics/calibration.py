@@ -121,7 +121,7 @@ def measure(
 ) -> None:
     """Give some batch normalizations statistics measured on data; see `calibrate`."""
     _check(model)
-    chosen = {norm: (array_of(norm.moving_mean), array_of(norm.moving_variance)) for norm in norms if norm.built}
+    chosen = statistics_of(norms)
     if not chosen:
         return
     try:
@@ -130,6 +130,13 @@ def measure(
     except BaseException:  # an interrupt as well
         put_back(chosen)
         raise
+
+
+def statistics_of(
+    norms: Iterable[keras.layers.BatchNormalization],
+) -> dict[keras.layers.BatchNormalization, tuple[Array, Array]]:
+    """The means and variances that batch normalizations have, those that were built."""
+    return {norm: (array_of(norm.moving_mean), array_of(norm.moving_variance)) for norm in norms if norm.built}
 
 
 def put_back(kept: Mapping[keras.layers.BatchNormalization, tuple[Array, Array]]) -> None:
@@ -201,7 +208,11 @@ class _Calibration:
             check_finite(norm, moments)
             measured = (moments.mean, moments.variance)
             pairs = zip(self._before[norm], measured, strict=True)
-            set_statistics(norm, *((1 - self._blend) * old + self._blend * new for old, new in pairs))
+            set_statistics(norm, *(self._blended(old, new) for old, new in pairs))
+
+    def _blended(self, old: Array, new: Array) -> Array:
+        """The measured statistics with their share of the old ones, whatever these are if they have none."""
+        return new if self._blend == 1 else (1 - self._blend) * old + self._blend * new
 
     def _runs(self, doing: str) -> Iterator[Run]:
         if self._waiting:

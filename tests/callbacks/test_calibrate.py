@@ -166,10 +166,24 @@ def test_a_fit_that_was_interrupted_while_it_validated_loses_nothing():
     _fit(plain, [], epochs=1)
     with pytest.raises(KeyboardInterrupt):
         _fit(model, [calibrates, Interrupts()], epochs=1)
-    calibrates.on_train_begin()
+    calibrates.set_model(model)
     statistics = [index for index, weight in enumerate(model.weights) if weight.name.startswith("moving")]
     got, expected = _values(model.weights), _values(plain.weights)
     assert [got[index] for index in statistics] == [expected[index] for index in statistics]
+
+
+def test_weights_that_were_loaded_since_an_interrupt_are_trained_on():
+    class Interrupts(keras.callbacks.Callback):
+        def on_test_batch_begin(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    model, calibrates = _model("plain"), Calibrate(X, 2)
+    with pytest.raises(KeyboardInterrupt):
+        _fit(model, [calibrates, Interrupts()], epochs=1)
+    loaded = randomize(_model("plain")).get_weights()
+    model.set_weights(loaded)
+    calibrates.set_model(model)
+    assert all(map(np.array_equal, model.get_weights(), loaded))
 
 
 def test_evaluate_alone():
@@ -179,6 +193,14 @@ def test_evaluate_alone():
     got = model.evaluate(X, Y, verbose=0, callbacks=[Calibrate(X, 2)])
     assert got == expected
     assert _values(model.weights) == before
+
+
+def test_evaluate_again_once_it_was_trained():
+    model, calibrates = _model("plain"), Calibrate(X, 2)
+    model.evaluate(X, Y, verbose=0, callbacks=[calibrates])
+    _fit(model, [], epochs=1)
+    expected = _expected(model).evaluate(X, Y, verbose=0)
+    assert model.evaluate(X, Y, verbose=0, callbacks=[calibrates]) == expected
 
 
 def test_the_batches_of_a_generator_are_kept():

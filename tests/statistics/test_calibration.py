@@ -599,3 +599,11 @@ def test_steps_must_be_a_count(steps):
 def test_a_model_without_batch_normalization_is_left_alone():
     model = keras.Sequential([keras.Input((4,)), L.Dense(2)])
     assert kerasbn.calibrate(model, np.zeros((3, 4), "float32")) is model
+
+
+def test_statistics_that_are_not_finite_are_replaced():
+    data = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
+    model = keras.Sequential([keras.Input((4,)), L.BatchNormalization()])
+    model.layers[0].moving_variance.assign(np.full(4, np.nan))
+    kerasbn.calibrate(model, data)
+    np.testing.assert_allclose(model.layers[0].moving_variance, data.var(axis=0, ddof=1), rtol=1e-5)
