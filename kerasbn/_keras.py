@@ -482,7 +482,7 @@ def is_traced(tensor: Any) -> bool:
     return False
 
 
-TRAINING_ATTRIBUTES = ("optimizer", "train_function", "stop_training", "steps_per_execution")
+TRAINING_ATTRIBUTES = ("optimizer", "train_function", "test_function", "stop_training", "steps_per_execution")
 """What training a model changes about it besides variables."""
 
 

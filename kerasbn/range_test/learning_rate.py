@@ -1,15 +1,15 @@
 """Find a learning rate by the range test (Smith, 2017).
 
 The rate grows exponentially from step to step. The loss falls while the rate is good, and diverges
-once it is too high. The best rate lies about a factor of 2 below the least that diverges (Bengio,
-2012, section 3.1.1). Here that is 4: a rate that stands still must be lower than one that is passed by.
+once it is too high. What to make of the curve is in `kerasbn.range_test.suggestions`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,14 @@ from kerasbn.pages.content import Curve, Page, Part
 from kerasbn.pages.page import fragment, whole
 from kerasbn.progress import shown
 from kerasbn.range_test.restoring import restored
+from kerasbn.range_test.suggestions import DEFAULT, suggestions_of, trend_of
 
 _FEW = 5
 _FEWEST = 10
 _LEAST_GAIN = 0.1
 _LOST = 0.75
-_MARGIN = 4.0
 _NOISE = 4.0
 _RISE = 0.5
-_WIDTH = 5.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,16 +41,25 @@ class LearningRateCurve:
 
     Attributes:
         rates: The learning rates that were tried, from low to high.
-        losses: The loss of one batch at each.
+        losses: The loss at each: of the batches of one step or, if asked for, of the validation data after it.
         smoothed: Their trend.
-        suggestion: The learning rate to train with: a quarter of that at which the loss diverged or,
-            where it did not, the one at which the trend is lowest.
+        suggestions: Learning rates to train with, by name. `"minimum"`: half of where the trend is lowest, which
+            is the middle of the rates at which it has lost no more than a fifth of what it gained. `"steep"`: where it
+            falls fastest. `"valley"`: the middle of its longest fall. `"slide"`: a quarter of the rate at which the
+            loss diverged, where it did.
+        suggestion: The one of `"minimum"`: of the four it varies the least from seed to seed
+            (docs/reproduce/rate_finder.md).
     """
 
     rates: tuple[float, ...]
     losses: tuple[float, ...]
     smoothed: tuple[float, ...]
-    suggestion: float
+    suggestions: Mapping[str, float]
+
+    @property
+    def suggestion(self) -> float:
+        """The learning rate to train with."""
+        return self.suggestions[DEFAULT]
 
     def to_html(self) -> str:
         """The curve as a page of its own, which needs no network and holds no scripts."""
@@ -64,7 +72,8 @@ class LearningRateCurve:
     @property
     def _page(self) -> Page:
         curve = Curve("Loss by learning rate", self.rates, self.losses, self.smoothed, self.suggestion)
-        return Page(f"Range test: a learning rate of {self.suggestion:.2g}", (Part("", (), (curve,)),))
+        lines = (f"Suggestions: {', '.join(f'{name} {rate:.2g}' for name, rate in self.suggestions.items())}",)
+        return Page(f"Range test: a learning rate of {self.suggestion:.2g}", (Part("", lines, (curve,)),))
 
     def plot(self, path: str | Path) -> None:
         """Write the curve as a picture.
@@ -83,7 +92,9 @@ class LearningRateCurve:
         axes = figure.subplots()
         axes.plot(self.rates, self.losses, color="0.75", label="loss of a batch")
         axes.plot(self.rates, self.smoothed, color="C0", label="trend")
-        axes.axvline(self.suggestion, color="C1", linestyle="--", label=f"suggestion {self.suggestion:.2g}")
+        for number, (name, rate) in enumerate(self.suggestions.items(), start=1):
+            style = "-" if name == DEFAULT else ":"
+            axes.axvline(rate, color=f"C{number}", linestyle=style, label=f"{name} {rate:.2g}")
         axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
         axes.set_ylim(top=1.1 * max(self.smoothed[0], min(self.losses)))
         axes.legend()
@@ -95,15 +106,18 @@ def find_learning_rate(
     data: Any,
     *,
     lowest: float = 1e-5,
-    highest: float = 100.0,
-    steps: int = 400,
+    highest: float = 10.0,
+    steps: int = 100,
     batch_size: int = 32,
+    validation_data: Any = None,
 ) -> LearningRateCurve:
     """Find the learning rate for a compiled model by training it a little at ever higher ones.
 
     Afterwards the model is as before, bit for bit: weights, statistics, states, all of its
     optimizers, random state; also after an error or an interrupt. What was not built yet is built
     then, with the weights that it begins with.
+
+    Where the optimizer accumulates gradients over several batches, a step is that many batches.
 
     Example:
 
@@ -120,11 +134,14 @@ def find_learning_rate(
             `tf.data.Dataset`, `keras.utils.PyDataset` or generator of batches. It is gone through
             again and again where it is shorter than `steps`.
         lowest: The learning rate to begin with. Defaults to `1e-5`.
-        highest: The learning rate to end with. Defaults to `100.0`.
+        highest: The learning rate to end with. Defaults to `10.0`.
         steps: How many steps to take between them. Fewer are taken once the loss diverges: it has lost
             three quarters of what it had gained or, where it gained less than a tenth, is half as
-            much again as in the beginning; or it is not finite. Defaults to `400`.
+            much again as in the beginning; or it is not finite. Defaults to `100`.
         batch_size: How many examples of arrays make a batch. Defaults to `32`.
+        validation_data: What the losses are measured on after each step, in inference mode, instead of on
+            the batches of training before it; as `data`, gone through as a whole each time. Defaults to `None`:
+            those of training.
 
     Returns:
         A `LearningRateCurve`.
@@ -138,6 +155,7 @@ def find_learning_rate(
     Reference:
 
     - [Smith, 2017](https://arxiv.org/abs/1506.01186), section 3.3, on the test.
+    - [Howard and Gugger, 2020](https://arxiv.org/abs/2002.04688), fastai, whose names the suggestions have.
     - [Bengio, 2012](https://arxiv.org/abs/1206.5533), section 3.1.1, on what to make of it.
     """
     _check(model, lowest, highest, steps, batch_size)
@@ -146,17 +164,13 @@ def find_learning_rate(
     diverged = False
     optimizer = successor_of(model.optimizer, rate=lowest)
     (leaf,) = leaves(optimizer)
+    validation = None if validation_data is None else [*_batches(validation_data, batch_size, "validation_data")]
+    grouped = _in_groups(_endless(data, batch_size), leaf.gradient_accumulation_steps or 1)
     with restored(model), _keras.trained_with(model, optimizer) as train_on:
-        for rate, batch in zip(rates, shown(_endless(data, batch_size), "Trying learning rates", steps), strict=False):
+        for rate, batches in zip(rates, shown(grouped, "Trying learning rates", steps), strict=False):
             leaf.learning_rate = rate
-            logs = _trained(model, train_on, batch)
-            if "loss" not in logs:
-                _check_stepped(model, leaf)
-                raise OptionError(
-                    f"The train_step of model {model.name!r} returns {', '.join(logs) or 'nothing'}, and no 'loss', "
-                    "which the test goes by. Let it return that as well."
-                )
-            losses.append(float(np.mean(logs["loss"])))
+            of_training = [_loss_of(_trained(model, train_on, batch), model, leaf) for batch in batches]
+            losses.append(float(np.mean(of_training)) if validation is None else _validated(model, validation))
             if diverged := _has_diverged(losses):
                 break
         if losses:
@@ -168,9 +182,9 @@ def find_learning_rate(
             f"data ended after {len(losses)} batches; nothing can be said from {len(finite)} steps. "
             "Pass a smaller lowest, or more data."
         )
-    smoothed = _trend(finite)
     tried = tuple(float(rate) for rate in rates[: len(finite)])
-    return LearningRateCurve(tried, tuple(finite), tuple(smoothed), _suggestion(tried, smoothed, diverged))
+    smoothed = trend_of(tried, finite)
+    return LearningRateCurve(tried, tuple(finite), smoothed, suggestions_of(tried, smoothed, diverged=diverged))
 
 
 def _check(model: keras.Model, lowest: float, highest: float, steps: int, batch_size: int) -> None:
@@ -198,20 +212,31 @@ def _endless(data: Any, batch_size: int) -> Iterator[Any]:
     if isinstance(data, tuple) and len(data) not in (1, 2, 3):
         raise OptionError(f"Option data is a tuple of {len(data)}; it must be (x, y) or (x, y, sample_weight).")
     while True:
-        empty = True
-        try:
-            arrays = isinstance(data, tuple)
-            batches, _ = _keras.batches_of(*(data if arrays else (data,)), batch_size=batch_size, shuffle=arrays)
-        except Exception as error:
-            raise OptionError(
-                f"Option data cannot be taken batch by batch: {quoted(error)}. It must be arrays (x, y), a "
-                "tf.data.Dataset, a keras.utils.PyDataset, or a generator of batches."
-            ) from error
-        for batch in filter(_has_examples, batches):
-            empty = False
-            yield batch
-        if empty:
-            raise OptionError("Option data holds no batch.")
+        yield from _batches(data, batch_size, "data", shuffle=isinstance(data, tuple))
+
+
+def _in_groups(batches: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    """Batches by the number that makes a step of an optimizer."""
+    while len(group := [*itertools.islice(batches, size)]) == size:
+        yield group
+
+
+def _batches(data: Any, batch_size: int, option: str, *, shuffle: bool = False) -> Iterator[Any]:
+    """Batches, once."""
+    empty = True
+    try:
+        arrays = data if isinstance(data, tuple) else (data,)
+        batches, _ = _keras.batches_of(*arrays, batch_size=batch_size, shuffle=shuffle)
+    except Exception as error:
+        raise OptionError(
+            f"Option {option} cannot be taken batch by batch: {quoted(error)}. It must be arrays (x, y), a "
+            "tf.data.Dataset, a keras.utils.PyDataset, or a generator of batches."
+        ) from error
+    for batch in filter(_has_examples, batches):
+        empty = False
+        yield batch
+    if empty:
+        raise OptionError(f"Option {option} holds no batch.")
 
 
 def _has_examples(batch: Any) -> bool:
@@ -230,6 +255,34 @@ def _trained(model: keras.Model, train_on: Callable[[Any], Any], batch: Any) -> 
             "tuple of arrays (x, y), or batches (x, y)."
         ) from error
     return logs
+
+
+def _loss_of(logs: Mapping[str, Any], model: keras.Model, optimizer: keras.optimizers.Optimizer) -> float:
+    """The loss among what a step of training logs."""
+    if "loss" not in logs:
+        _check_stepped(model, optimizer)
+        raise OptionError(
+            f"The train_step of model {model.name!r} returns {', '.join(logs) or 'nothing'}, and no 'loss', "
+            "which the test goes by. Let it return that as well."
+        )
+    return float(np.mean(logs["loss"]))
+
+
+def _validated(model: keras.Model, batches: Iterable[Any]) -> float:
+    """The loss of a model on batches, in inference mode."""
+    losses, sizes = [], []
+    try:
+        for batch in batches:
+            model.reset_metrics()
+            logs = model.test_on_batch(*keras.utils.unpack_x_y_sample_weight(batch), return_dict=True)
+            losses.append(float(np.mean(logs["loss"])))
+            sizes.append(keras.tree.flatten(batch)[0].shape[0])
+    except Exception as error:
+        raise OptionError(
+            f"Model {model.name!r} cannot be evaluated on option validation_data: {quoted(error)}. Pass what "
+            "model.evaluate takes: a tuple of arrays (x, y), or batches (x, y)."
+        ) from error
+    return float(np.average(losses, weights=sizes))
 
 
 def _check_stepped(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
@@ -262,14 +315,3 @@ def _has_diverged(losses: list[float]) -> bool:
     limit = lowest + _LOST * gain if gain > _LEAST_GAIN * abs(first) else first + _RISE * abs(first)
     noise = float(np.mean(np.abs(np.diff(losses))))
     return bool(means[-1] > max(limit, lowest + _NOISE * noise))
-
-
-def _trend(losses: list[float]) -> list[float]:
-    """The losses smoothed over their neighbours on both sides, so that the trend does not lag."""
-    values, at = np.asarray(losses), np.arange(len(losses))
-    weights = np.exp(-0.5 * ((at[:, None] - at[None, :]) / _WIDTH) ** 2)
-    return [float(value) for value in weights @ values / weights.sum(1)]
-
-
-def _suggestion(rates: tuple[float, ...], trend: list[float], diverged: bool) -> float:
-    return rates[-1] / _MARGIN if diverged else rates[int(np.argmin(trend))]

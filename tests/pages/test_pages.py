@@ -281,7 +281,7 @@ def test_the_same_plan_gives_the_same_page():
 
 
 def test_curve():
-    curve = kerasbn.LearningRateCurve(CURVE.rates, CURVE.losses, CURVE.trend, CURVE.suggestion)
+    curve = kerasbn.LearningRateCurve(CURVE.rates, CURVE.losses, CURVE.trend, {"minimum": CURVE.suggestion})
     reading = Reading(curve.to_html())
     (drawing,) = reading.all("svg", role="img")
     assert "the suggestion is 0.02" in drawing["aria-label"]

@@ -247,14 +247,40 @@ def test_forms_of_data(data):
     rates = np.geomspace(1e-4, 1e-3, 20)
     np.testing.assert_allclose(curve.rates, rates[: len(curve.rates)])
     assert len(curve.rates) == (15 if data == "generator" else 20)
-    assert curve.suggestion == curve.rates[int(np.argmin(curve.smoothed))]
+    assert curve.suggestion == curve.suggestions["minimum"]
+    assert all(curve.rates[0] / 2 <= rate <= curve.rates[-1] for rate in curve.suggestions.values())
 
 
 def test_it_ends_where_the_loss_diverges():
     curve = kerasbn.find_learning_rate(_compiled(), (X, Y), highest=1e6, steps=220)
     assert curve.rates[-1] < 1e6
-    assert curve.suggestion == curve.rates[-1] / 4
+    assert curve.suggestions["slide"] == curve.rates[-1] / 4
     assert np.all(np.isfinite(curve.losses))
+
+
+def test_a_step_is_as_many_batches_as_gradients_are_accumulated_over():
+    model = _compiled(keras.optimizers.Adam(0.01, gradient_accumulation_steps=3), trained=False)
+    batches = [(X[start : start + 32], Y[start : start + 32]) for start in np.tile([0, 32, 64], 40)]
+    before = _state(model)
+    curve = kerasbn.find_learning_rate(model, iter(batches), highest=1e-3, steps=30)
+    assert _state(model) == before
+    assert len(curve.rates) == 30
+    few = kerasbn.find_learning_rate(model, iter(batches[:37]), highest=1e-3, steps=30)
+    assert len(few.rates) == 12, "a step that was not made tells nothing"
+
+
+@pytest.mark.parametrize("kind", ["arrays", "dataset"])
+def test_losses_of_validation(kind):
+    model = sequential(L.Dense(16, "relu"))
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(X, Y, verbose=0)
+    held_out = (X[:48], Y[:48]) if kind == "arrays" else tf.data.Dataset.from_tensor_slices((X[:48], Y[:48])).batch(20)
+    expected = model.evaluate(X[:48], Y[:48], verbose=0)[0]
+    model.reset_metrics()
+    before = _state(model)
+    curve = kerasbn.find_learning_rate(model, (X, Y), lowest=1e-9, highest=1e-8, steps=10, validation_data=held_out)
+    assert _state(model) == before
+    np.testing.assert_allclose(curve.losses, np.full(10, expected), rtol=1e-4)
 
 
 COURSES = {
@@ -405,7 +431,7 @@ def test_plot(tmp_path):
     curve.plot(tmp_path / "curve.png")
     curve.plot(tmp_path / "curve.svg")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
-    assert "suggestion" in (tmp_path / "curve.svg").read_text()
+    assert all(name in (tmp_path / "curve.svg").read_text() for name in curve.suggestions)
 
 
 def test_plot_without_matplotlib(tmp_path, monkeypatch):
@@ -436,6 +462,11 @@ BAD = {
     "no arrays": (lambda: (_compiled(), (), {}), "a tuple of 0"),
     "a list": (lambda: (_compiled(), [X, Y], {}), r"Pass what model.fit takes: a tuple of arrays \(x, y\)"),
     "without targets": (lambda: (_compiled(), X, {}), "cannot be trained on option data"),
+    "validation without targets": (
+        lambda: (_compiled(), (X, Y), {"validation_data": X}),
+        "cannot be evaluated on option validation_data",
+    ),
+    "no validation": (lambda: (_compiled(), (X, Y), {"validation_data": (X[:0], Y[:0])}), "validation_data holds no"),
     "another width": (lambda: (_compiled(), (X[:, :3], Y), {}), "cannot be trained on option data"),
     "a batch is none": (lambda: (_compiled(), iter([None] * 20), {}), "cannot be trained on option data"),
     "batches without examples": (lambda: (_compiled(), iter([(X[:0], Y[:0])] * 20), {}), "ended after 0 batches"),
