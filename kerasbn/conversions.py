@@ -22,14 +22,14 @@ from kerasbn.serializable import BatchNormalization, BatchNormalizedRNN
 from kerasbn.source.source import Source
 from kerasbn.turns import in_turn
 
-_OURS_ALONE = ("virtual_batch_size", "unbiased_variance", "zero_debias", "frozen_statistics")
+_OURS_ALONE = ("virtual_batch_size", "unbiased_variance", "zero_debias", "accumulate", "frozen_statistics")
 
 
 def to_keras(model: keras.Model, *, copy: bool = True) -> keras.Model:
     """Put `keras.layers.BatchNormalization` in the place of kerasbn's, so that files load without kerasbn.
 
     At inference the result computes exactly what the model does. In training Keras's layer has no
-    `virtual_batch_size`, `unbiased_variance` and `zero_debias`: they are left out, and
+    `virtual_batch_size`, `unbiased_variance`, `zero_debias` and `accumulate`: they are left out, and
     `momentum=None` becomes Keras's default. `renorm` and `synchronized` stay.
 
     Example:

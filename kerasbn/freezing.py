@@ -21,6 +21,11 @@ _OURS = {
     "virtual_batch_size": None,
     "unbiased_variance": False,
     "zero_debias": False,
+    "accumulate": 1,
+    "accumulated_mean": None,
+    "accumulated_variance": None,
+    "accumulated_count": None,
+    "accumulated_batches": None,
     "seen_batches": None,
     "frozen_statistics": True,
 }

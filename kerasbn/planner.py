@@ -14,7 +14,7 @@ from rich.text import Text
 
 from kerasbn.catalog.norms import norms_in
 from kerasbn.catalog.roles import NORMALIZING, Role, role_of
-from kerasbn.compilation.compiled import check_compilation, notes_on_compilation, was_trained
+from kerasbn.compilation.compiled import batches_of_a_step, check_compilation, notes_on_compilation, was_trained
 from kerasbn.compilation.optimizer import Tempo
 from kerasbn.errors import OptionError, UnsupportedModelError
 from kerasbn.facts.facts import Facts
@@ -205,7 +205,7 @@ def plan(model: keras.Model, **options: Unpack[Options]) -> Plan:
     source = Source.of(model, copy=asked["copy"], holds=_opened_for(asked), example=_example(model, asked))
     check_compilation(model, asked)
     _check_parts(source, asked)
-    facts = Facts(source.graph, source.kept)
+    facts = Facts(source.graph, source.kept, batches_of_a_step(model))
     draft = propose(facts, asked)
     outcome_of = outcome_of_folding if asked["fold"] else outcome_of_inserting
     order = _order(source)
@@ -308,7 +308,8 @@ def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
             `keras.layers.BatchNormalization()` makes models that load without kerasbn; where it cannot
             normalize a value, such as by groups that do not fit, nothing is inserted. Defaults to
             `None`: `kerasbn.layers.BatchNormalization(momentum=0.95, zero_debias=True)`, whose moving
-            statistics are right from the first batch on and soon follow.
+            statistics are right from the first batch on and soon follow; where the optimizer accumulates
+            gradients over k batches, with `accumulate=k`.
         recurrent: Whether recurrent layers are normalized as in Deep Speech 2: their input products, over
             the batch and all of its steps but those that are masked, h_t = f(B(W x_t) + U h_{t-1} + b).
             `"sequence_wise"`: every LSTM, GRU and SimpleRNN, also in `Bidirectional`, and every `RNN` of their

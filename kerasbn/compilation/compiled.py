@@ -64,6 +64,13 @@ def notes_on_compilation(model: keras.Model, options: Options, fresh: Collection
     return tuple(_notes(model, options, fresh)) if model.compiled else ()
 
 
+def batches_of_a_step(model: keras.Model) -> int:
+    """Over how many batches the optimizer that a model was compiled with accumulates gradients."""
+    if not model.compiled or model.optimizer is None:
+        return 1
+    return max(leaf.gradient_accumulation_steps or 1 for leaf in leaves(model.optimizer))
+
+
 def was_trained(model: keras.Model) -> bool:
     """Whether the optimizer that a model was compiled with has made steps."""
     return bool(model.compiled and model.optimizer is not None and int(model.optimizer.iterations) > 0)
@@ -75,6 +82,11 @@ def _notes(model: keras.Model, options: Options, fresh: Collection[str]) -> Iter
         yield (
             f"The optimizer {optimizer.name!r} keeps its progress on the weights that live on; "
             f"it starts afresh on those of {', '.join(fresh)}."
+        )
+    if fresh and options["norm"] is None and (count := batches_of_a_step(model)) > 1:
+        yield (
+            f"Gradients are accumulated over {count} batches, so the moving statistics of what is inserted take as "
+            "many at once; in training each batch is normalized by itself."
         )
     for leaf in leaves(optimizer):
         if options["decay_speedup"] is not None and not decays(_keras.learning_rate_of(leaf)):

@@ -29,11 +29,18 @@ class Facts:
     Attributes:
         graph: The graph.
         kept: The custom layers that could not be opened, with the reason.
+        accumulation: Over how many batches the optimizer of the model accumulates gradients.
     """
 
-    def __init__(self, graph: Graph, kept: Mapping[keras.layers.Layer, Refusal] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        kept: Mapping[keras.layers.Layer, Refusal] = MappingProxyType({}),
+        accumulation: int = 1,
+    ) -> None:
         self.graph = graph
         self.kept = kept
+        self.accumulation = accumulation
 
     @cached_property
     def flow(self) -> Flow:

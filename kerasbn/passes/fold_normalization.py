@@ -35,7 +35,7 @@ INFERENCE_MODEL = (
 def fold_normalization(facts: Facts, options: Options, draft: Draft) -> Iterator[Edit | Skip]:
     """Propose to fold each batch normalization that can be, with the reason for each one that stays."""
     if changes_so_far := [change for change in draft.changes if isinstance(change, Remove | Substitute)]:
-        facts = Facts(apply(facts.graph, changes_so_far), facts.kept)
+        facts = Facts(apply(facts.graph, changes_so_far), facts.kept, facts.accumulation)
     folding = search(facts)
     replaced = {
         operation: Replace(operation, with_absorbed(facts.calls[operation][0], absorbed))

@@ -32,7 +32,7 @@ def insert_normalization(facts: Facts, options: Options, draft: Draft) -> Iterat
         OptionError: if a rule matches nothing, or `norm` is not a layer instance that normalizes, or cannot
             start as the identity where `preserve` asks for it.
     """
-    prototype = Prototype.asked_for(options)
+    prototype = Prototype.asked_for(facts, options)
     placements = place(facts, options, prototype.check)
     yield from placements.skips
     yield from split_activation(facts, placements.places, draft.names)

@@ -26,8 +26,8 @@ def normalize_inputs(facts: Facts, options: Options, draft: Draft) -> Iterator[E
     """Propose a normalization right behind each input of numbers."""
     if not options["normalize_inputs"]:
         return
-    own = BatchNormalization(epsilon=_EPSILON, zero_debias=options["data"] is None)
-    prototype = Prototype.asked_for(options, default=own)
+    own = BatchNormalization(epsilon=_EPSILON, zero_debias=options["data"] is None, accumulate=facts.accumulation)
+    prototype = Prototype.asked_for(facts, options, default=own)
     for site in facts.graph.sites:
         if site.is_input:
             try:

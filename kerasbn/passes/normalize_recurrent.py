@@ -34,7 +34,7 @@ def normalize_recurrent(facts: Facts, options: Options, draft: Draft) -> Iterato
     calls = {layer: sites for layer, sites in facts.calls.items() if role_of(layer) is Role.RECURRENT}
     if not calls:
         return  # a norm of the user's own is tried on numbers
-    prototype = Prototype.asked_for(options)
+    prototype = Prototype.asked_for(facts, options)
     for operation, sites in calls.items():
         layer = cast("keras.layers.Layer", operation)
         addresses = list(dict.fromkeys(site.address for site in sites))

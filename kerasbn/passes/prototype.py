@@ -9,7 +9,8 @@ the linear layer right ahead of it:
 By default the moving statistics are then those of the batches alone: the first batch replaces what
 they started from (`zero_debias`), unless that was measured on a sample. With a momentum of 0.95 they
 follow the weights more closely than with Keras's 0.99, and one batch counts for little all the same
-(docs/reproduce/moving_statistics.md).
+(docs/reproduce/moving_statistics.md). Where the optimizer accumulates gradients over several batches, the moving
+statistics take these at once.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from kerasbn import _keras
 from kerasbn.catalog.normalization import identity_weights, infers_as_known
 from kerasbn.catalog.roles import NORMALIZING, role_of
 from kerasbn.errors import OptionError, quoted
+from kerasbn.facts.facts import Facts
 from kerasbn.graph.clone import constructor_arguments, float_policy, make
 from kerasbn.graph.model import LayerSpec, Value
 from kerasbn.options import Options
@@ -44,10 +46,11 @@ class Prototype:
     known: bool
 
     @classmethod
-    def asked_for(cls, options: Options, *, default: keras.layers.Layer | None = None) -> Prototype:
+    def asked_for(cls, facts: Facts, options: Options, *, default: keras.layers.Layer | None = None) -> Prototype:
         """That of the options.
 
         Args:
+            facts: The facts about the graph.
             options: The options.
             default: The layer where they name none. Defaults to `None`: the one that trains best.
 
@@ -57,7 +60,11 @@ class Prototype:
         """
         norm = options["norm"]
         if norm is None:
-            norm = default or BatchNormalization(momentum=MOMENTUM_WHERE_INSERTED, zero_debias=options["data"] is None)
+            norm = default or BatchNormalization(
+                momentum=MOMENTUM_WHERE_INSERTED,
+                zero_debias=options["data"] is None,
+                accumulate=facts.accumulation,
+            )
         if not isinstance(norm, keras.layers.Layer):
             raise OptionError(
                 f"Option norm is {norm!r}; it must be a layer instance, such as keras.layers.BatchNormalization(), "

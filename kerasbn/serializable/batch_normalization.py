@@ -13,6 +13,11 @@ of which comes in at a rate a:
     a = (1 - momentum) / (1 - momentum^t)        zero_debias
     a = 1 / t                                    momentum=None, the limit of the above for momentum -> 1
 
+With `accumulate` such a batch is several that training takes one by one. Of mean M, variance V and n values so far, and
+a further batch of mean m, variance v and its share s in all values, the pooled moments are (Chan et al., 1979)
+
+    M <- M + (m - M) s        V <- V + (v - V) s + (m - M)^2 s (1 - s)
+
 The second is Adam's correction of the bias: with u_t = sum_i (1 - momentum) momentum^(t - i) batch_i
 the average from zero, u_t / (1 - momentum^t) follows from itself at t - 1 by that very step. So the
 moving statistics hold the corrected values at any time, whoever reads them; what they started from
@@ -79,6 +84,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         zero_debias: Whether the moving statistics are corrected for what they started from (Kingma
             and Ba, 2015, section 3), so that they are right from the first batch on, which replaces
             what they held. `momentum=None` needs no correction. Defaults to `False`, as in Keras.
+        accumulate: Positive integer, how many batches are one to the moving statistics, which take the
+            moments of all their values at once. It is for optimizers that accumulate gradients: what a
+            batch is normalized with in training are its own moments all the same. Defaults to `1`.
         frozen_statistics: Whether training normalizes with the moving statistics as well, and leaves them as they
             are, while `gamma` and `beta` are trained. Defaults to `False`.
         **kwargs: Those of every layer, such as `name` and `dtype`.
@@ -86,7 +94,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Weights:
         `gamma`, `beta`, `moving_mean`, `moving_variance`, each of shape `(channels,)`. With `renorm`,
         `moving_stddev`, `renorm_mean` and `renorm_stddev` too. With `zero_debias` or
-        `momentum=None`, `seen_batches` too: how many batches the moving statistics average.
+        `momentum=None`, `seen_batches` too: how many batches the moving statistics average. With `accumulate`,
+        `accumulated_mean`, `accumulated_variance`, `accumulated_count` and `accumulated_batches`
+        too: of the batches that are not in the moving statistics yet.
 
     Call arguments:
         inputs: Floats of any rank.
@@ -111,6 +121,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     - [Ioffe, 2017](https://arxiv.org/abs/1702.03275), Batch Renormalization.
     - [Hoffer et al., 2017](https://arxiv.org/abs/1705.08741), ghost batches, Algorithm 1.
     - [Kingma and Ba, 2015](https://arxiv.org/abs/1412.6980), section 3, the correction of the bias.
+    - Chan, Golub and LeVeque, 1979, Updating formulae and a pairwise algorithm for computing sample variances.
     """
 
     def __init__(
@@ -136,6 +147,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         virtual_batch_size: int | None = None,
         unbiased_variance: bool = False,
         zero_debias: bool = False,
+        accumulate: int = 1,
         frozen_statistics: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -164,8 +176,13 @@ class BatchNormalization(keras.layers.BatchNormalization):
         self.virtual_batch_size = virtual_batch_size
         self.unbiased_variance = unbiased_variance
         self.zero_debias = zero_debias
+        self.accumulate = accumulate
         self.frozen_statistics = frozen_statistics
         self.seen_batches = None
+        self.accumulated_mean: Any = None
+        self.accumulated_variance: Any = None
+        self.accumulated_count: Any = None
+        self.accumulated_batches: Any = None
         self._check_arguments()
 
     def _check_arguments(self) -> None:
@@ -183,10 +200,15 @@ class BatchNormalization(keras.layers.BatchNormalization):
                 "Argument `zero_debias` needs a `momentum` below 1, with which batches count for something; use "
                 "momentum=None for the average over all batches. Received: zero_debias=True, momentum=1.0"
             )
+        if not _is_count(self.accumulate):
+            raise ValueError(
+                "Argument `accumulate` must be a positive integer, 1 for each batch by itself. Received: "
+                f"accumulate={self.accumulate!r}"
+            )
         size = self.virtual_batch_size
         if size is None:
             return
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        if not _is_count(size):
             raise ValueError(
                 "Argument `virtual_batch_size` must be a positive integer, or None for the whole batch. Received: "
                 f"virtual_batch_size={size!r}"
@@ -221,6 +243,22 @@ class BatchNormalization(keras.layers.BatchNormalization):
                 trainable=False,
                 autocast=False,
             )
+        if self.accumulate > 1:
+            channels = (input_shape[self.axis],)
+            self.accumulated_mean = self._accumulator("mean", channels)
+            self.accumulated_variance = self._accumulator("variance", channels)
+            self.accumulated_count = self._accumulator("count", channels)
+            self.accumulated_batches = self._accumulator("batches", ())
+
+    def _accumulator(self, name: str, shape: tuple[int | None, ...]) -> keras.Variable:
+        return self.add_weight(
+            shape=shape,
+            name=f"accumulated_{name}",
+            initializer="zeros",
+            dtype=keras.backend.result_type(self.variable_dtype, "float32"),
+            trainable=False,
+            autocast=False,
+        )
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Normalize."""
@@ -245,6 +283,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             "virtual_batch_size": self.virtual_batch_size,
             "unbiased_variance": self.unbiased_variance,
             "zero_debias": self.zero_debias,
+            "accumulate": self.accumulate,
             "frozen_statistics": self.frozen_statistics,
         }
 
@@ -261,7 +300,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
             synchronized=self.synchronized,
         )
         outputs = self._renormalized(results, gamma, beta, axis) if self.renorm else results.outputs
-        self._update(*self._statistics_of(results))
+        if self.accumulate == 1:
+            self._update(*self._statistics_of(results))
+        else:
+            self._accumulate(*self._moments_of(results))
         return outputs
 
     def _renormalized(self, results: Normalized, gamma: Any, beta: Any, axis: int) -> Any:
@@ -289,15 +331,57 @@ class BatchNormalization(keras.layers.BatchNormalization):
         Ghost batches are averaged, weighted by their size.
         """
         _, mean, variance, count = results
-        enough = count > (1 if self.unbiased_variance else 0)
-        if self.unbiased_variance:
-            variance = variance * (count / ops.maximum(count - 1, 1))
         if mean.shape[0] == 1:
+            variance, enough = self._estimated(variance, count)
             return ops.reshape(mean, (-1,)), ops.reshape(variance, (-1,)), ops.reshape(enough, (-1,))
+        mean, variance, total = self._average_of_ghosts(results)
+        return mean, variance, total > 0
+
+    def _moments_of(self, results: Normalized) -> tuple[Any, Any, Any]:
+        """Mean and variance to be pooled with those of other batches, and how many values they are of."""
+        if self.virtual_batch_size is not None:
+            return self._average_of_ghosts(results)
+        _, mean, variance, count = results
+        return ops.reshape(mean, (-1,)), ops.reshape(variance, (-1,)), ops.reshape(count * ops.ones_like(mean), (-1,))
+
+    def _estimated(self, variance: Any, count: Any) -> tuple[Any, Any]:
+        """The variance of which the one of so many values is a sample, if that is asked for, and if they are enough."""
+        if not self.unbiased_variance:
+            return variance, count > 0
+        return variance * (count / ops.maximum(count - 1, 1)), count > 1
+
+    def _average_of_ghosts(self, results: Normalized) -> tuple[Any, Any, Any]:
+        _, mean, variance, count = results
+        variance, enough = self._estimated(variance, count)
         weight = ops.where(enough, count, 0) * ops.ones_like(mean)
         total = ops.sum(weight, axis=0)
         mean, variance = (ops.sum(each * weight, axis=0) / ops.maximum(total, 1) for each in (mean, variance))
-        return mean, variance, total > 0
+        return mean, variance, total
+
+    def _accumulate(self, mean: Any, variance: Any, count: Any) -> None:
+        """Pool the moments of a batch with those before it; the moving statistics get them when there are enough."""
+        kept = (self.accumulated_mean, self.accumulated_variance, self.accumulated_count)
+        dtype = self.accumulated_mean.dtype
+        old_mean, old_variance, old_count = (ops.convert_to_tensor(each) for each in kept)
+        mean, variance, count = (ops.cast(each, dtype) for each in (mean, variance, count))
+        seen = ops.logical_and(count > 0, ops.all(ops.isfinite(mean + variance)))
+        mean, variance = ops.where(seen, mean, old_mean), ops.where(seen, variance, old_variance)
+        count = old_count + ops.where(seen, count, 0)
+        share = (count - old_count) / ops.maximum(count, 1)
+        shift = mean - old_mean
+        pooled_mean = old_mean + shift * share
+        pooled_variance = old_variance + (variance - old_variance) * share
+        if self.virtual_batch_size is None:
+            pooled_variance = pooled_variance + ops.square(shift) * share * (1 - share)
+            estimated, enough = self._estimated(pooled_variance, count)
+        else:
+            estimated, enough = pooled_variance, count > 0
+        batches = ops.convert_to_tensor(self.accumulated_batches) + 1
+        is_full = batches >= self.accumulate
+        self._update(pooled_mean, estimated, ops.logical_and(enough, is_full))
+        for variable, value in zip(kept, (pooled_mean, pooled_variance, count), strict=True):
+            variable.assign(ops.where(is_full, ops.zeros_like(value), value))
+        self.accumulated_batches.assign(ops.where(is_full, ops.zeros_like(batches), batches))
 
     def _update(self, mean: Any, variance: Any, enough: Any) -> None:
         """Take the statistics of a batch into the moving ones, unless they are not finite."""
@@ -332,3 +416,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         old = ops.cast(variable, value.dtype)
         rate = ops.cast(rate, value.dtype)
         variable.assign(ops.where(seen, old * (1.0 - rate) + value * rate, old))
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

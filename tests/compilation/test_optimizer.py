@@ -180,3 +180,16 @@ def test_several_optimizers_chosen_by_a_function_are_refused():
 def test_without_a_scale_the_learning_rate_is_as_it_was():
     source = _trained(keras.optimizers.SGD(Sawtooth()))
     assert kerasbn.rewrite(source).optimizer._learning_rate is source.optimizer._learning_rate
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda plain: plain, keras.optimizers.LossScaleOptimizer], ids=["plain", "loss scale"]
+)
+@pytest.mark.parametrize("norm", [None, L.BatchNormalization()], ids=["kerasbn", "keras"])
+def test_statistics_take_the_batches_that_gradients_are_accumulated_over(norm, wrap):
+    source = _trained(wrap(keras.optimizers.Adam(0.01, gradient_accumulation_steps=4)))
+    plan = kerasbn.plan(source, norm=norm, normalize_inputs=True)
+    inserted = [layer for layer in plan.apply().layers if isinstance(layer, L.BatchNormalization)]
+    assert len(inserted) == 2
+    assert [getattr(layer, "accumulate", 1) for layer in inserted] == [4, 4] if norm is None else [1, 1]
+    assert any("accumulated over 4 batches" in note for note in plan.notes) is (norm is None)

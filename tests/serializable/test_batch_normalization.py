@@ -408,6 +408,80 @@ def test_channels_without_data_keep_their_statistics():
     assert list(layer.seen_batches.numpy()) == [1, 1, 0]
 
 
+# Moving statistics of several batches at once
+
+
+ACCUMULATING = {
+    "momentum": {"momentum": 0.9},
+    "debiased": {"momentum": 0.9, "zero_debias": True},
+    "average": {"momentum": None},
+    "unbiased": {"momentum": 0.9, "unbiased_variance": True},
+    "ghosts": {"momentum": 0.9, "virtual_batch_size": 2},
+    "ghosts, unbiased": {"momentum": 0.9, "virtual_batch_size": 2, "unbiased_variance": True},
+    "renorm": {"momentum": 0.9, "renorm": True},
+}
+OF_SEVERAL = ("accumulated_mean", "accumulated_variance", "accumulated_count", "accumulated_batches")
+
+
+@by_mode("eager", "xla")
+@pytest.mark.parametrize("masked", [False, True], ids=["all", "masked"])
+@pytest.mark.parametrize("options", ACCUMULATING.values(), ids=ACCUMULATING)
+def test_several_batches_count_as_one(options, masked, mode):
+    whole, parts = built((24, 3, 2), **options), built((24, 3, 2), **options, accumulate=3)
+    for variable in parts.weights:
+        if variable.name in OF_SEVERAL:
+            variable.assign(np.zeros(variable.shape))
+    run = MODES[mode](lambda layer, x, mask: layer(x, training=True, mask=mask))
+    runs = {layer: MODES[mode](functools.partial(run, layer)) for layer in (whole, parts)}
+    mask = data((24, 3)) > 1
+    for step in range(2):
+        x = data((24, 3, 2), seed=step).astype("float32")
+        before = statistics(parts)
+        batches = [slice(0, 8), slice(8, 12), slice(12, 24)]
+        for number, batch in enumerate(batches):
+            given = keras.ops.convert_to_tensor(mask[batch]) if masked else None
+            runs[parts](keras.ops.convert_to_tensor(x[batch]), given)
+            if number < 2:
+                moving = len(statistics(whole))
+                assert [each.tobytes() for each in statistics(parts)[:moving]] == [
+                    each.tobytes() for each in before[:moving]
+                ]
+        runs[whole](keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(mask) if masked else None)
+        for expected, got in zip(statistics(whole), statistics(parts), strict=False):
+            assert_close(expected, got, 1e-5)
+        assert not any(np.any(variable) for variable in parts.weights if variable.name in OF_SEVERAL)
+
+
+def test_a_batch_that_says_nothing_counts_for_nothing_among_several():
+    parts, one = (BatchNormalization(momentum=None, accumulate=count) for count in (3, 1))
+    x = data((8, 4)).astype("float32")
+    for batch in (x, np.full_like(x, np.nan), x[:0]):
+        parts(batch, training=True)
+    one(x, training=True)
+    for name in ("moving_mean", "moving_variance", "seen_batches"):
+        assert_close(getattr(one, name), getattr(parts, name), 1e-6)
+
+
+def test_each_batch_is_normalized_by_itself():
+    x = data((8, 4)).astype("float32")
+    for batch in (x, 3 * x + 1):
+        assert_close(built((8, 4))(batch, training=True), built((8, 4), accumulate=2)(batch, training=True), 0)
+
+
+def test_a_model_saved_in_the_midst_of_several_batches(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), BatchNormalization(accumulate=3), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=3), "mse")
+    x, y = data((40, 4)).astype("float32"), data((40, 1)).astype("float32")
+    model.fit(x, y, batch_size=8, shuffle=False, verbose=0)
+    assert float(model.layers[0].accumulated_batches.numpy()) == 2
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for each in (model, loaded):
+        each.fit(x, y, batch_size=8, shuffle=False, verbose=0)
+    for one, other in zip(model.variables, loaded.variables, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 # The moving statistics
 
 
@@ -521,6 +595,7 @@ def test_unbiased_variance_of_ghost_batches_leaves_single_values_out():
         ({"virtual_batch_size": 0}, "`virtual_batch_size` must be a positive integer.*virtual_batch_size=0"),
         ({"virtual_batch_size": 2.5}, "`virtual_batch_size` must be a positive integer.*virtual_batch_size=2.5"),
         ({"virtual_batch_size": True}, "`virtual_batch_size` must be a positive integer.*virtual_batch_size=True"),
+        ({"accumulate": 0}, "`accumulate` must be a positive integer"),
         ({"virtual_batch_size": 4, "renorm": True}, "`virtual_batch_size` and `renorm` exclude each other"),
         pytest.param(
             {"virtual_batch_size": 4, "synchronized": True},

@@ -38,6 +38,11 @@ for axis, group, masked in ((2, None, False), (2, 2, False), (2, None, True), (2
     np.testing.assert_allclose(layer.moving_variance, np.average([each for _, each, _ in found], 0, counts), rtol=1e-5)
     layer(np.full_like(x, np.inf), training=True)
     assert np.all(np.asarray(layer.seen_batches) == 1)
+    parts = BatchNormalization(axis=axis, virtual_batch_size=group, momentum=None, accumulate=2)
+    for batch in (slice(0, 2), slice(2, 5)):
+        parts(x[batch], training=True, mask=None if given is None else given[batch])
+    np.testing.assert_allclose(parts.moving_mean, layer.moving_mean, rtol=1e-5)
+    np.testing.assert_allclose(parts.moving_variance, layer.moving_variance, rtol=1e-5)
     scale = weights[0] / np.sqrt(np.asarray(layer.moving_variance) + layer.epsilon)
     np.testing.assert_allclose(layer(x), (x - np.asarray(layer.moving_mean)) * scale + weights[1], rtol=1e-5, atol=1e-5)
 """
