@@ -638,6 +638,11 @@ def is_average_of_weights(attribute: object) -> bool:
     return attribute == "_model_variables_moving_average"
 
 
+def decays_weights(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Whether an optimizer decays weights: `Muon` has two strengths of it."""
+    return any(getattr(optimizer, name, None) is not None for name in ("weight_decay", "adam_weight_decay"))
+
+
 def averaged_weights(optimizer: keras.optimizers.Optimizer) -> list[tuple[keras.Variable, keras.Variable]]:
     """The weights of which an optimizer keeps averages, as `use_ema` asks for, each with its average."""
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
@@ -663,6 +668,47 @@ def move_ahead(callback: keras.callbacks.Callback, behind: type[keras.callbacks.
             owner.callbacks = [*first, callback, *(each for each in others if each not in first)]
             return
         frame = frame.f_back
+
+
+class WeightByWeight(keras.optimizers.Optimizer):  # type: ignore[misc]
+    """A mixin ahead of a class of optimizers: a learning rate and weight decay for each weight.
+
+    By what every optimizer of Keras's goes through: `update_step` is told the rate, and `_apply_weight_decay` asks
+    `_get_current_learning_rate` and `_use_weight_decay`. Under torch a class that is none of Keras's own does as well.
+
+    Attributes:
+        rates: What the learning rate is multiplied by for each weight, in the order of the weights.
+        decays: Whether each is decayed, likewise.
+    """
+
+    rates: tuple[float, ...]
+    decays: tuple[bool, ...]
+    _factor: float = 1.0
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> Any:
+        """Update a weight at its own rate."""
+        rate = self._rate_of(variable)
+        return super().update_step(gradient, variable, learning_rate if rate == 1.0 else learning_rate * rate)
+
+    def _apply_weight_decay(self, variables: Any) -> None:
+        for rate in sorted(set(self.rates)):
+            self._factor = rate
+            try:
+                decayed = [each for each in variables if self._rate_of(each) == rate and self._use_weight_decay(each)]
+                if decayed:
+                    super()._apply_weight_decay(decayed)
+            finally:
+                self._factor = 1.0
+
+    def _rate_of(self, variable: Any) -> float:
+        return float(self.rates[self._get_variable_index(variable)])
+
+    def _get_current_learning_rate(self) -> Any:
+        rate = super()._get_current_learning_rate()
+        return rate if self._factor == 1.0 else rate * self._factor
+
+    def _use_weight_decay(self, variable: Any) -> bool:
+        return bool(self.decays[self._get_variable_index(variable)] and super()._use_weight_decay(variable))
 
 
 def keys_of_weight(optimizer: keras.optimizers.Optimizer, weight: keras.Variable) -> tuple[Any, ...]:

@@ -46,6 +46,12 @@ class Options(TypedDict, total=False):
     """What weight decay and L1 and L2 regularizers are multiplied by."""
     decay_speedup: float | None
     """How many times as fast the learning rate decays."""
+    rates: Sequence[tuple[str, float]]
+    """Pairs of a glob over layer paths and what the learning rate is multiplied by. The first match wins."""
+    decay_exclude: Sequence[str]
+    """Kinds of weights, `"normalization"` or `"bias"`, and globs over layer paths that weight decay leaves out."""
+    l2: float | None
+    """The strength of L2 for kernels that have no regularizer."""
     data: Any
     """A sample of inputs that inserted layers take their first statistics from."""
     inputs: Any
@@ -75,6 +81,9 @@ DEFAULTS: Options = {
     "learning_rate_scale": None,
     "weight_decay_scale": None,
     "decay_speedup": None,
+    "rates": (),
+    "decay_exclude": (),
+    "l2": None,
     "data": None,
     "inputs": None,
     "preserve": True,
@@ -84,12 +93,13 @@ DEFAULTS: Options = {
     "copy": True,
 }
 
-OF_THE_OPTIMIZER: tuple[Literal["learning_rate_scale", "weight_decay_scale", "decay_speedup"], ...] = (
-    "learning_rate_scale",
-    "weight_decay_scale",
-    "decay_speedup",
-)
+OF_THE_OPTIMIZER: tuple[
+    Literal["learning_rate_scale", "weight_decay_scale", "decay_speedup", "rates", "decay_exclude"], ...
+] = ("learning_rate_scale", "weight_decay_scale", "decay_speedup", "rates", "decay_exclude")
 """The options that change the compiled optimizer."""
+
+KINDS_OF_WEIGHTS = ("normalization", "bias")
+"""What weight decay can leave out by kind."""
 
 RULE_POSITIONS: tuple[str, ...] = get_args(RulePosition)
 """The positions that a rule can ask for."""
@@ -113,6 +123,8 @@ def checked(given: Mapping[str, Any]) -> Options:
     for name, value in options.items():
         _check(name, value)
     options["rules"] = tuple(_checked_rules(options["rules"]))
+    options["rates"] = tuple(_checked_rates(options["rates"]))
+    options["decay_exclude"] = tuple(_checked_exclusions(options["decay_exclude"]))
     inserting = (
         *(options["position"] in ("before", "after"), options["rules"], options["recurrent"] == "sequence_wise"),
         *(options["normalize_inputs"], options["data"] is not None),
@@ -179,3 +191,34 @@ def _checked_rules(rules: Any) -> Iterator[tuple[str, RulePosition]]:
             listed = ", ".join(map(repr, RULE_POSITIONS))
             raise OptionError(f"Rule {glob!r} has the position {position!r}; it must be one of {listed}.")
         yield glob, position
+
+
+def _checked_rates(rates: Any) -> Iterator[tuple[str, float]]:
+    remedy = "rates must be pairs such as ('stage1/*', 0.1)"
+    if isinstance(rates, str | bytes | Mapping) or not isinstance(rates, Iterable):
+        raise OptionError(f"Option rates is {rates!r}; {remedy}.")
+    for rate in rates:
+        if not isinstance(rate, tuple | list) or len(rate) != 2 or not isinstance(rate[0], str):
+            raise OptionError(f"Option rates holds {rate!r}; {remedy}.")
+        glob, factor = rate
+        if not _is_positive(factor):
+            raise OptionError(
+                f"The rate for {glob!r} is {factor!r}; it must be a positive number, such as 0.1. To have layers not "
+                "learn at all, set layer.trainable = False before the rewrite."
+            )
+        yield glob, float(factor)
+
+
+def _checked_exclusions(exclusions: Any) -> Iterable[str]:
+    if isinstance(exclusions, str | bytes) or not isinstance(exclusions, Iterable):
+        raise OptionError(
+            f"Option decay_exclude is {exclusions!r}; it must be kinds and globs, such as ('normalization', 'bias')."
+        )
+    found = tuple(exclusions)
+    for each in found:
+        if not isinstance(each, str):
+            raise OptionError(
+                f"Option decay_exclude holds {each!r}; it must be {', '.join(map(repr, KINDS_OF_WEIGHTS))}, or a glob "
+                "over layer paths."
+            )
+    return found

@@ -23,6 +23,7 @@ from kerasbn.graph.model import LayerSpec, core_of
 from kerasbn.options import CustomLayers, Options, checked
 from kerasbn.pages.content import Change, Page, Part
 from kerasbn.pages.page import fragment, whole
+from kerasbn.passes.add_l2 import note_on_l2
 from kerasbn.passes.fold_normalization import INFERENCE_MODEL
 from kerasbn.passes.outcome import outcome_of_folding, outcome_of_inserting
 from kerasbn.passes.picture import picture_of
@@ -102,7 +103,12 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain data, ready for JSON: `plan` in docs/schemas/report-1.json."""
-        options = {**self.options, "rules": [list(rule) for rule in self.options["rules"]]}
+        options = {
+            **self.options,
+            "rules": [list(rule) for rule in self.options["rules"]],
+            "rates": [list(rate) for rate in self.options["rates"]],
+            "decay_exclude": list(self.options["decay_exclude"]),
+        }
         for name in ("norm", "data", "inputs"):
             options[name] = None if options[name] is None else type(options[name]).__name__
         return {
@@ -219,6 +225,7 @@ def plan(model: keras.Model, **options: Unpack[Options]) -> Plan:
         notes=(
             *((INFERENCE_MODEL,) if asked["fold"] else ()),
             *source.notes,
+            *note_on_l2(asked, draft),
             *notes_on_compilation(model, asked, [_named(spec) for spec in inserted]),
             *((TRAINED,) if inserted and _starts_unmeasured(source, asked) else ()),
         ),
@@ -343,6 +350,17 @@ def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
             strength of the layers' L1 and L2 regularizers are multiplied by. Defaults to `None`.
         decay_speedup: Positive float, how many times as fast the compiled optimizer's schedule
             lets the learning rate decay; a warmup keeps its length. Defaults to `None`.
+        rates: Pairs of a glob over layer paths and a positive float, such as `[("stage1/*", 0.1)]`: what the
+            learning rate is multiplied by for the weights of these layers, inserted ones among them
+            (`"stage1/*_bn"`). The first match wins. The optimizer becomes one of a class derived from its own,
+            which saves and loads with the rates; they are for the weights that are trained now, so freeze layers
+            before. Defaults to `()`.
+        decay_exclude: Which weights weight decay leaves out, besides those that the optimizer was told of and
+            those of the normalizations that are inserted: `"normalization"`, those of all normalizations;
+            `"bias"`, all biases; or a glob over layer paths. It is kept in a saved file, by a class as with
+            `rates`. Defaults to `()`.
+        l2: Positive float, the strength of the L2 regularizer that each kernel gets which has none. Defaults to
+            `None`: none gets one.
         data: A sample of inputs: arrays in the structure of the model's inputs, or a
             `tf.data.Dataset`, `keras.utils.PyDataset` or generator of batches, with targets or
             without. Inserted layers start from the statistics measured on it, in one pass when the
@@ -377,6 +395,7 @@ def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
     Reference:
 
     - [Ioffe and Szegedy, 2015](https://arxiv.org/abs/1502.03167), section 3.2 on the position.
+    - [Howard and Ruder, 2018](https://arxiv.org/abs/1801.06146), section 3.2 on learning rates by layer.
     """
     return applied(plan(model, **options))
 

@@ -34,7 +34,7 @@ def test_python(folder, capsys):
     assert (folder / "digits.onnx").exists()
 
 
-@pytest.mark.parametrize("page", ["statistics"])
+@pytest.mark.parametrize("page", ["statistics", "rates"])
 def test_pages(page, folder):
     namespace = {}
     text = (README.parent / "docs" / f"{page}.md").read_text()

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from kerasbn.cli.rule import Rule
+from kerasbn.cli.rule import Pair
 from kerasbn.errors import OptionError, quoted
 from kerasbn.options import DEFAULTS
 from kerasbn.recipes import BN_X5, BN_X30
@@ -91,8 +91,8 @@ def _check(context: click.Context, parameter: click.Option, key: str, value: Any
         expected, what = (int, float), "a number"
     elif parameter.is_flag:
         expected, what = (bool,), "true or false"
-    elif isinstance(parameter.type, Rule):
-        expected, what = (str, list), "a string such as 'fc1=after', or a pair"
+    elif isinstance(parameter.type, Pair):
+        expected, what = (str, list), f"a string such as {parameter.type.example!r}, or a pair"
     else:
         expected, what = (str,), "a string"
     for each in values:

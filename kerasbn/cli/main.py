@@ -19,7 +19,7 @@ import click
 from kerasbn.cli.config import RECIPES, take_config, take_recipe
 from kerasbn.cli.failure import BAD_INPUT, DONE, INTERRUPTED, TERMINATED, Failure, complain
 from kerasbn.cli.help import Command, Option
-from kerasbn.cli.rule import Rule
+from kerasbn.cli.rule import Rate, Rule
 from kerasbn.files.formats import FORMATS, LAYOUTS
 from kerasbn.options import DEFAULTS, choices
 
@@ -36,6 +36,9 @@ _OF_REWRITE = (
         "learning_rate_scale",
         "weight_decay_scale",
         "decay_speedup",
+        "rates",
+        "decay_exclude",
+        "l2",
         "preserve",
         "shared",
         "merge_branches",
@@ -184,6 +187,20 @@ def _read_outputs(context: click.Context, parameter: click.Parameter, paths: tup
     metavar="FACTOR",
     help="Let the learning rate of the compiled optimizer decay this many times as fast.",
 )
+@_training(
+    *("--rate", "rates"),
+    type=Rate(),
+    multiple=True,
+    metavar="GLOB=FACTOR",
+    help="Multiply the learning rate by this for the layers whose path matches. Repeatable, the first match wins.",
+)
+@_training(
+    "--decay-exclude",
+    multiple=True,
+    metavar="KIND|GLOB",
+    help="Leave normalization, bias, or the layers whose path matches, out of weight decay. Repeatable.",
+)
+@_training("--l2", type=_SCALE, metavar="STRENGTH", help="Give L2 of this strength to kernels without a regularizer.")
 @_output(
     *("-o", "--output", "outputs"),
     type=_PATH,

@@ -8,30 +8,60 @@ from typing import Any
 import keras
 
 from kerasbn import _keras
-from kerasbn.compilation.memory import carry_memory, leaves
+from kerasbn.compilation.memory import carry_memory, leaves, optimized_after
 from kerasbn.compilation.optimizer import SAME, Tempo, successor_of
 from kerasbn.compilation.schedules import decays
+from kerasbn.compilation.weights import Placed, left_out_of_decay, rates_by_weight, weight_by_weight
 from kerasbn.errors import OptionError, UnsupportedModelError, quoted
 from kerasbn.options import OF_THE_OPTIMIZER, Options
+from kerasbn.serializable import weight_by_weight_class
 
 
 def check_compilation(model: keras.Model, options: Options) -> None:
     """Refuse options for an optimizer that the model does not have.
 
     Raises:
-        OptionError: for a change to the optimizer of a model that was never compiled.
+        OptionError: for a change to the optimizer of a model that was never compiled, or one that it cannot have.
     """
     for option in OF_THE_OPTIMIZER:
         value = options[option]
-        if value is not None and not model.compiled:
+        if value not in (None, ()) and not model.compiled:
             raise OptionError(
                 f"Option {option} is {value}, but model {model.name!r} was never compiled, so it has no optimizer. "
                 "Call model.compile(...) first, or leave the option out."
             )
+    for option in OF_THE_OPTIMIZER[-2:]:
+        if options[option]:
+            _check_weight_by_weight(model, option)
+    if options["decay_exclude"] and not _keras.decays_weights(leaves(model.optimizer)[0]):
+        raise OptionError(
+            f"Option decay_exclude is {options['decay_exclude']}, but the optimizer {model.optimizer.name!r} has no "
+            "weight decay. Compile the model with one that has, such as keras.optimizers.AdamW(weight_decay=1e-4), or "
+            "leave the option out."
+        )
+
+
+def _check_weight_by_weight(model: keras.Model, option: str) -> None:
+    optimizer, *others = leaves(model.optimizer)
+    if others:
+        raise OptionError(
+            f"Option {option} is given, but model {model.name!r} has several optimizers. Give each of them its own "
+            "learning rate and weight decay, and leave the option out."
+        )
+    if weight_by_weight_class(type(optimizer)) is None:
+        raise OptionError(
+            f"Option {option} is given, but the optimizer {optimizer.name!r} is a {type(optimizer).__name__}, which is "
+            "none of Keras's own, so what it does with a learning rate is not known. Compile the model with one of "
+            "Keras's."
+        )
 
 
 def carry_compiled_state(
-    source: keras.Model, model: keras.Model, successors: Mapping[int, keras.Variable], tempo: Tempo = SAME
+    source: keras.Model,
+    model: keras.Model,
+    successors: Mapping[int, keras.Variable],
+    tempo: Tempo = SAME,
+    placed: Collection[Placed] = (),
 ) -> None:
     """Compile a model as its source was compiled; the source's objects with state stay its own.
 
@@ -40,17 +70,29 @@ def carry_compiled_state(
         model: The model to compile.
         successors: Its variable for each one of the source's that lives on, by the old one's `id`.
         tempo: How its optimizer differs. Defaults to nothing.
+        placed: Its layers. Defaults to none, of which nothing particular is asked.
     """
     if not source.compiled:
         return
     arguments = _keras.compile_arguments(source)
-    arguments["optimizer"] = successor_of(source.optimizer, tempo)
+    undecayed = left_out_of_decay(placed, tempo.decay_exclude)
+    by_weight = None
+    if tempo.is_weight_by_weight or any(isinstance(each, _keras.WeightByWeight) for each in leaves(source.optimizer)):
+        by_weight = weight_by_weight(
+            leaves(source.optimizer)[0],
+            source.variables,
+            optimized_after(source.optimizer, model.variables, successors),
+            successors,
+            rates_by_weight(placed, tempo.rates),
+            undecayed,
+        )
+    arguments["optimizer"] = successor_of(source.optimizer, tempo, by_weight=by_weight)
     for name in ("metrics", "weighted_metrics"):
         arguments[name] = keras.tree.map_structure(own_metric, arguments.get(name))
     _keras.compile_as_keras_does(model, **arguments)
     for name in _keras.EXECUTION_ATTRIBUTES:
         setattr(model, name, getattr(source, name))
-    carry_memory(source.optimizer, model.optimizer, source.variables, model.variables, successors)
+    carry_memory(source.optimizer, model.optimizer, source.variables, model.variables, successors, undecayed)
 
 
 def notes_on_compilation(model: keras.Model, options: Options, fresh: Collection[str]) -> tuple[str, ...]:
@@ -89,11 +131,23 @@ def _notes(model: keras.Model, options: Options, fresh: Collection[str]) -> Iter
             "many at once; in training each batch is normalized by itself."
         )
     for leaf in leaves(optimizer):
+        if _keras.decays_weights(leaf) and (fresh or options["decay_exclude"]):
+            yield _note_on_decay(leaf, options["decay_exclude"], fresh)
         if options["decay_speedup"] is not None and not decays(_keras.learning_rate_of(leaf)):
             yield (
                 f"The learning rate of {leaf.name!r} has no schedule, so decay_speedup leaves it as it is; "
                 "a callback that lowers it is not part of the model."
             )
+
+
+def _note_on_decay(optimizer: keras.optimizers.Optimizer, chosen: Collection[str], fresh: Collection[str]) -> str:
+    left_out = [*(["the weights of the normalizations that are inserted"] if fresh else []), *map(repr, chosen)]
+    if chosen or isinstance(optimizer, _keras.WeightByWeight):
+        return f"The weight decay of {optimizer.name!r} leaves out {', '.join(left_out)}, in a saved file too."
+    return (
+        f"The weight decay of {optimizer.name!r} leaves out {', '.join(left_out)}. Keras keeps that in no file: to go "
+        "on so with a model that was saved meanwhile, pass decay_exclude=('normalization',)."
+    )
 
 
 def own_metric(metric: Any) -> Any:

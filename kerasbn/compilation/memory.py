@@ -21,6 +21,7 @@ def carry_memory(
     old: Sequence[keras.Variable],
     new: Sequence[keras.Variable],
     successors: Mapping[int, keras.Variable],
+    undecayed: Sequence[keras.Variable] = (),
 ) -> None:
     """Have an optimizer go on where another one stands: build it as that one is, and fill it.
 
@@ -30,19 +31,29 @@ def carry_memory(
         old: The weights of the source's model.
         new: The weights of the target's model, in its order, which is that of the optimizer: JAX pairs them by it.
         successors: The new weight for each old one that lives on, by the old one's `id`.
+        undecayed: The new weights that it does not decay, besides those that the source does not. Defaults to none.
 
     Raises:
         UnsupportedModelError: if the source keeps something of which it does not show to which weight it belongs.
     """
     for ours, theirs in zip(leaves(target), leaves(source), strict=True):
-        _carry_exclusions(theirs, ours, old, successors)
+        _carry_exclusions(theirs, ours, old, successors, undecayed)
     if _keras.is_multi_optimizer(source):
         _carry_choice(source, target, successors)
     if not source.built:
         return
-    optimized = {id(successors.get(id(weight))) for weight in _keras.variables_optimized_by(source)}
-    target.build([weight for weight in new if weight.trainable or id(weight) in optimized])
+    target.build(optimized_after(source, new, successors))
     _fill(source, target, successors)
+
+
+def optimized_after(
+    source: keras.optimizers.Optimizer, new: Sequence[keras.Variable], successors: Mapping[int, keras.Variable]
+) -> list[keras.Variable]:
+    """The weights that the successor of an optimizer is to train: with those that were frozen since it was built."""
+    optimized = (
+        {id(successors.get(id(weight))) for weight in _keras.variables_optimized_by(source)} if source.built else {}
+    )
+    return [weight for weight in new if weight.trainable or id(weight) in optimized]
 
 
 def leaves(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
@@ -64,10 +75,12 @@ def _carry_exclusions(
     target: keras.optimizers.Optimizer,
     old: Sequence[keras.Variable],
     successors: Mapping[int, keras.Variable],
+    undecayed: Sequence[keras.Variable],
 ) -> None:
     """Exclude from weight decay what was excluded, the new weights too that a pattern of names is for."""
     excluded, pattern = _keras.excluded_from_weight_decay(source, old)
     living = [successors[id(weight)] for weight in excluded if id(weight) in successors]
+    living += undecayed if _keras.decays_weights(source) else []
     if living or pattern:
         target.exclude_from_weight_decay(var_list=living, var_names=pattern and [pattern])
 

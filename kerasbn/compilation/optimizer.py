@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from kerasbn import _keras
 from kerasbn.compilation.schedules import scaled
+from kerasbn.compilation.weights import WeightByWeight
 from kerasbn.errors import UnsupportedModelError, quoted
-from kerasbn.options import OF_THE_OPTIMIZER, Options
+from kerasbn.options import Options
+from kerasbn.serializable import weight_by_weight_class
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,35 +24,57 @@ class Tempo:
         learning_rate: What its learning rates are multiplied by.
         weight_decay: What its weight decay is multiplied by.
         decay: How many times as fast its learning rate decays.
+        rates: Pairs of a glob over layer paths and what the learning rate is multiplied by there.
+        decay_exclude: Kinds of weights and globs that weight decay leaves out.
     """
 
     learning_rate: float = 1.0
     weight_decay: float = 1.0
     decay: float = 1.0
+    rates: Sequence[tuple[str, float]] = ()
+    decay_exclude: Sequence[str] = ()
 
     @classmethod
     def asked_for(cls, options: Options) -> Tempo:
         """That of the options, where `None` leaves as it is."""
-        return cls(*(options[name] or 1.0 for name in OF_THE_OPTIMIZER))
+        return cls(
+            options["learning_rate_scale"] or 1.0,
+            options["weight_decay_scale"] or 1.0,
+            options["decay_speedup"] or 1.0,
+            options["rates"],
+            options["decay_exclude"],
+        )
+
+    @property
+    def is_weight_by_weight(self) -> bool:
+        """Whether it is not the same for all weights."""
+        return bool(self.rates or self.decay_exclude)
 
 
 SAME = Tempo()
 
 
-def successor_of(optimizer: keras.optimizers.Optimizer, tempo: Tempo = SAME, *, rate: float | None = None) -> Any:
+def successor_of(
+    optimizer: keras.optimizers.Optimizer,
+    tempo: Tempo = SAME,
+    *,
+    rate: float | None = None,
+    by_weight: WeightByWeight | None = None,
+) -> Any:
     """An optimizer of the same class and configuration but for its tempo.
 
     Args:
         optimizer: The optimizer.
         tempo: What changes. Defaults to nothing.
         rate: A constant learning rate in the place of its own. Defaults to `None`: its own.
+        by_weight: What it does with each weight. Defaults to `None`: the same with all.
 
     Raises:
         UnsupportedModelError: if the optimizer cannot be rebuilt from its configuration.
     """
     config = optimizer.get_config()
     if inner := getattr(optimizer, "inner_optimizer", None):
-        config["inner_optimizer"] = successor_of(inner, tempo, rate=rate)
+        config["inner_optimizer"] = successor_of(inner, tempo, rate=rate, by_weight=by_weight)
         return type(optimizer)(**config)
     if _keras.is_multi_optimizer(optimizer):
         return type(optimizer)(**{**config, "optimizer_map": _successor_of_map(optimizer, tempo)})
@@ -59,8 +84,12 @@ def successor_of(optimizer: keras.optimizers.Optimizer, tempo: Tempo = SAME, *, 
     own = scaled(_keras.learning_rate_of(optimizer), tempo.learning_rate, tempo.decay)
     if rate is not None or not isinstance(own, keras.Variable):
         config["learning_rate"] = own if rate is None else rate
+    kind = type(optimizer)
+    if by_weight is not None:
+        kind = weight_by_weight_class(kind) or kind
+        config |= by_weight._asdict()
     try:
-        return type(optimizer).from_config(config)
+        return kind.from_config(config)
     except Exception as error:
         raise UnsupportedModelError(
             f"Optimizer {optimizer.name!r} ({type(optimizer).__name__}) cannot be rebuilt from its configuration: "

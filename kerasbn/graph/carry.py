@@ -97,9 +97,8 @@ def initial_values(spec: LayerSpec, layer: keras.layers.Layer) -> Iterator[tuple
     for place, variable in _by_place(layer).items():
         if place in inherited:
             variable.constraint = inherited[place].constraint
-            regularizer = inherited[place].regularizer
-            if regularizer is None or id(regularizer) not in configured:  # set by hand; the config may have another
-                variable.regularizer = regularizer
+            if _is_regularized_by_hand(inherited[place], layers[place[0]], configured):  # the config may have another
+                variable.regularizer = inherited[place].regularizer
         if (given := spec.values.get(place, spec.values.get(variable.name))) is not None:
             yield variable, given()
         elif place in inherited:
@@ -110,6 +109,14 @@ def initial_values(spec: LayerSpec, layer: keras.layers.Layer) -> Iterator[tuple
                 f"{variable.name!r} that the one in the model lacks. Leave out the option that changes the layer, or "
                 "give it a get_config that tells of its weights."
             )
+
+
+def _is_regularized_by_hand(variable: keras.Variable, holder: keras.layers.Layer, configured: set[int]) -> bool:
+    """Whether the regularizer of a variable, or that it has none, is not what the arguments of its layer say."""
+    if variable.regularizer is not None:
+        return id(variable.regularizer) not in configured
+    names = (variable.name, variable.name.removesuffix("_kernel"))
+    return any(getattr(holder, f"{name}_regularizer", None) is not None for name in names)
 
 
 def carry_attributes(source: keras.layers.Layer, twin: keras.layers.Layer) -> None:

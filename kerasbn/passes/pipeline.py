@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from kerasbn.errors import OptionError
 from kerasbn.facts.facts import Facts
-from kerasbn.options import Options
+from kerasbn.graph.model import matches
+from kerasbn.options import KINDS_OF_WEIGHTS, Options
+from kerasbn.passes.add_l2 import add_l2
 from kerasbn.passes.fold_normalization import fold_normalization
 from kerasbn.passes.insert_normalization import insert_normalization
 from kerasbn.passes.merge_branches import merge_branches
@@ -24,6 +27,7 @@ INSERTING: tuple[Pass, ...] = (
     strip_local_response,
     strip_dropout,  # asks what will be normalized
     scale_regularizers,
+    add_l2,
 )
 
 FOLDING: tuple[Pass, ...] = (
@@ -44,6 +48,7 @@ def propose(facts: Facts, options: Options) -> Draft:
     draft = Draft(facts.graph)
     for each in FOLDING if options["fold"] else INSERTING:
         draft.add(_within_parts(each(facts, options, draft), options["parts"]))
+    _check_globs(facts, options, draft)
     return draft
 
 
@@ -56,3 +61,24 @@ def _within_parts(outcomes: Iterable[Edit | Skip], parts: Sequence[str] | None) 
         elif each.site not in left:
             left.add(each.site)
             yield Skip(each.site, Reason.OTHER_PART, "the option parts does not name it")
+
+
+def _check_globs(facts: Facts, options: Options, draft: Draft) -> None:
+    """Refuse rates, and exclusions from weight decay, for nothing.
+
+    Raises:
+        OptionError: if a glob matches no layer, of those that are inserted neither.
+    """
+    paths = [site.path for site in facts.graph.walk() if not site.is_input]
+    for insert in draft.insertions:
+        holder, slash, _ = insert.edge.address.rpartition("/")
+        paths.append(f"{holder}{slash}{insert.layer.name}")
+    globs = [("rates", glob) for glob, _ in options["rates"]]
+    globs += [("decay_exclude", glob) for glob in options["decay_exclude"] if glob not in KINDS_OF_WEIGHTS]
+    for option, glob in globs:
+        if not any(matches(path, glob) for path in paths):
+            kinds = f" Kinds are {' and '.join(map(repr, KINDS_OF_WEIGHTS))}." if option == "decay_exclude" else ""
+            raise OptionError(
+                f"Option {option} holds {glob!r}, which matches no layer of model {facts.graph.name!r}. Layers are "
+                f"matched by their path, such as {paths[0] if paths else 'conv1'!r}.{kinds}"
+            )

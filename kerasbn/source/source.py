@@ -22,8 +22,9 @@ import keras
 from kerasbn import _keras
 from kerasbn.compilation.compiled import carry_compiled_state
 from kerasbn.compilation.optimizer import SAME, Tempo
+from kerasbn.compilation.weights import Placed, is_normalization
 from kerasbn.graph.build import Built, build
-from kerasbn.graph.model import Graph
+from kerasbn.graph.model import Graph, LayerSpec
 from kerasbn.graph.read import read
 from kerasbn.reasons import Refusal
 from kerasbn.source.assembly import assembled, carried_over, carry_own_attributes, graph_of_parts, is_assembly, parts_of
@@ -141,7 +142,7 @@ class Source:
             built = assembled(self.model, built, tempo, copy=self.copy)
         elif type(built.model) is type(self.model) and not _keras.is_keras_own(type(self.model)):
             carry_own_attributes(self.model, built, tempo, copy=self.copy)
-        carry_compiled_state(self.model, built.model, self._successors(built), tempo)
+        carry_compiled_state(self.model, built.model, self._successors(built), tempo, placed_in(graph, built))
         return built
 
     def _successors(self, built: Built) -> Mapping[int, keras.Variable]:
@@ -153,3 +154,21 @@ class Source:
             for traced, origin in self._traced.sources.items()
             if traced in built.successors
         }
+
+
+def placed_in(graph: Graph, built: Built) -> list[Placed]:
+    """The layers that were built, each with its path and with what of it normalizes and was not there before."""
+    kept = {id(weight) for weight in built.successors.values()}
+    found = []
+    for site in graph.walk():
+        made = built.made.get(site.operation)
+        if not isinstance(made, keras.layers.Layer):
+            continue
+        is_new = isinstance(site.operation, LayerSpec) and site.operation.origin is None
+        norms = [
+            layer
+            for layer in _keras.sublayers(made)
+            if is_normalization(layer) and (is_new or not kept.intersection(map(id, layer.variables)))
+        ]
+        found.append(Placed(site.path, made, norms))
+    return found

@@ -231,6 +231,7 @@ OPTIONS = {
     "--norm keras": "a a_bn a_activation b b_bn y",
     "--lr-scale 5": "a a_bn a_activation b b_bn y",
     "--weight-decay-scale 0.2 --decay-speedup 6": "a a_bn a_activation b b_bn y",
+    "--rate a=0.5 --rate *=2 --l2 1e-4": "a a_bn a_activation b b_bn y",
     "--normalize-inputs --position none": "x_bn a drop b y",
     "--recipe bn-x5": "a a_bn a_activation b b_bn b_activation y",
     "--recipe bn-x5 --position auto --dropout none --lr-scale 1": "a a_bn a_activation drop b b_bn y",
@@ -278,6 +279,7 @@ CONFIGS = {
     'dropout = "none"\nrecipe = "bn-x5"': ("", "a a_bn a_activation drop b b_bn b_activation y"),
     'rule = ["a=skip"]\nfold = true\nno_verify = true': ("", "a b y"),
     'rules = [["a", "skip"]]\nfold = true': ("--no-fold", "a b b_bn y"),
+    'rates = [["a", 0.5]]\nl2 = 1e-4\nposition = "none"': ("", "a drop b y"),
 }
 
 
@@ -301,6 +303,8 @@ BAD_CONFIGS = {
     "position = 'middle'": "'middle'",
     "rules = [['a', 'middle']]": "GLOB=POSITION",
     "rules = 'a=after'": "must be a list",
+    "rates = [['a', 0]]": "GLOB=FACTOR",
+    "decay_exclude = 'bias'": "must be a list",
     "norm = 'torch'": "'kerasbn', 'keras'",
     "lr_scale = true": "must be a number",
     "lr_scale = '5'": "must be a number",
