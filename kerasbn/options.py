@@ -14,7 +14,8 @@ from typing import Any, Literal, TypedDict, cast, get_args, get_origin, get_type
 from kerasbn.errors import OptionError
 
 Position = Literal["auto", "before", "after", "none"]
-RulePosition = Literal["auto", "before", "after", "none", "skip"]
+Existing = Literal["keep", "replace", "remove"]
+RulePosition = Literal["auto", "before", "after", "none", "skip", "keep", "replace", "remove"]
 Recurrent = Literal["auto", "sequence_wise", "none"]
 CustomLayers = Literal["open", "keep"]
 
@@ -25,9 +26,11 @@ class Options(TypedDict, total=False):
     position: Position
     """Where batch normalization goes relative to the activation."""
     rules: Sequence[tuple[str, RulePosition]]
-    """Pairs of a glob over layer paths and a position, or `"skip"`. The first match wins."""
+    """Pairs of a glob over layer paths and a position, `"skip"`, or what becomes of existing normalization there."""
     norm: Any
     """The layer whose configuration every inserted layer gets, `None` for kerasbn's own."""
+    existing: Existing
+    """What becomes of normalization that is there already."""
     recurrent: Recurrent
     """Whether the input products of recurrent layers are normalized."""
     dropout: Literal["redundant", "all", "none"]
@@ -72,6 +75,7 @@ DEFAULTS: Options = {
     "position": "auto",
     "rules": (),
     "norm": None,
+    "existing": "keep",
     "recurrent": "auto",
     "dropout": "redundant",
     "custom_layers": "open",
@@ -104,6 +108,9 @@ KINDS_OF_WEIGHTS = ("normalization", "bias")
 RULE_POSITIONS: tuple[str, ...] = get_args(RulePosition)
 """The positions that a rule can ask for."""
 
+OF_EXISTING: tuple[str, ...] = get_args(Existing)
+"""What a rule can ask for that is about normalization which is there already."""
+
 _TYPES: Mapping[str, Any] = get_type_hints(Options)
 
 
@@ -127,14 +134,20 @@ def checked(given: Mapping[str, Any]) -> Options:
     options["decay_exclude"] = tuple(_checked_exclusions(options["decay_exclude"]))
     inserting = (
         *(options["position"] in ("before", "after"), options["rules"], options["recurrent"] == "sequence_wise"),
-        *(options["normalize_inputs"], options["data"] is not None),
+        *(options["normalize_inputs"], options["data"] is not None, options["existing"] != "keep"),
     )
     if options["fold"] and any(inserting):
         raise OptionError(
-            "Option fold takes batch normalization out, so nothing is inserted: leave position, rules, recurrent, "
-            "normalize_inputs and data out. To do both, fold what kerasbn.rewrite returns."
+            "Option fold takes batch normalization out, so nothing is inserted: leave position, rules, existing, "
+            "recurrent, normalize_inputs and data out. To do both, fold what kerasbn.rewrite returns."
         )
     return cast("Options", MappingProxyType(options))
+
+
+def changes_existing(options: Options, what: Existing | None = None) -> bool:
+    """Whether normalization that is there already is to become something else somewhere, or just this."""
+    asked = {options["existing"], *(position for _, position in options["rules"])}
+    return not asked.isdisjoint({"replace", "remove"} if what is None else {what})
 
 
 def check_names(names: Iterable[str]) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Any, Unpack, cast
 
 import keras
@@ -18,9 +19,10 @@ from kerasbn.compilation.compiled import batches_of_a_step, check_compilation, n
 from kerasbn.compilation.optimizer import Tempo
 from kerasbn.errors import OptionError, UnsupportedModelError
 from kerasbn.facts.facts import Facts
-from kerasbn.graph.edit import Insert, Replace, apply
+from kerasbn.graph.build import Built
+from kerasbn.graph.edit import Insert, Replace, Substitute, apply
 from kerasbn.graph.model import LayerSpec, core_of
-from kerasbn.options import CustomLayers, Options, checked
+from kerasbn.options import CustomLayers, Options, changes_existing, checked
 from kerasbn.pages.content import Change, Page, Part
 from kerasbn.pages.page import fragment, whole
 from kerasbn.passes.add_l2 import note_on_l2
@@ -35,12 +37,25 @@ from kerasbn.reasons import Skip
 from kerasbn.source.source import Source
 from kerasbn.source.trace import is_traceable
 from kerasbn.statistics.data import first_batch
+from kerasbn.statistics.fitting import Moved, fit
 from kerasbn.statistics.measured import start_from_measured
 from kerasbn.turns import in_turn
 
 TRAINED = (
     "The model is trained. What is inserted starts as the identity at inference, but the first steps of training "
     "normalize by the batch; given a sample of the inputs as data=, they start close to where the model stands."
+)
+REMOVED = (
+    "What is removed is not folded: outputs change, and the model is to be trained anew. For inference kerasbn.fold "
+    "takes batch normalization out, and outputs stay as they are."
+)
+REPLACED = (
+    "What replaces normalization computes something else, so outputs change. Given a sample of the inputs as data=, "
+    "its weights are fitted to what was computed before, and the plan says how near that comes."
+)
+GIVEN_ONCE = (
+    "What replaces normalization is fitted on data when the plan is applied. As that gives its batches once, how near "
+    "it comes is not told: give arrays or a dataset."
 )
 COLUMNS = ("call site", "what", "detail")
 """What a plan tells of each call site."""
@@ -60,7 +75,6 @@ class Plan:
         skips: What stays as it is, each with its reason, likewise.
         outcome: How many linear layers there are, or when folding batch normalizations, and what
             becomes of them, in one line.
-        notes: What else to know.
     """
 
     model: keras.Model
@@ -68,8 +82,39 @@ class Plan:
     edits: tuple[Edit, ...]
     skips: tuple[Skip, ...]
     outcome: str
-    notes: tuple[str, ...]
+    _notes: tuple[str, ...] = dataclasses.field(repr=False)
     _source: Source = dataclasses.field(repr=False)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the result computes at inference what the source does, given `preserve`."""
+        return all(edit.exact for edit in self.edits)
+
+    @cached_property
+    def moved(self) -> Moved | None:
+        """How far what replaces normalization, fitted on `data`, moves the outputs on it.
+
+        A model is made to tell that, when it is first asked for. `None` where nothing is fitted, or the data gives its
+        batches once.
+        """
+        if isinstance(self.options["data"], Iterator) or not self._fitted:
+            return None
+        built, layers = _built(self)
+        return fit(self._source.graph, built.model, layers, self.options["data"])
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What else to know."""
+        return (*self._notes, *(() if self.moved is None else (str(self.moved),)))
+
+    @property
+    def _fitted(self) -> Mapping[str, LayerSpec]:
+        """The normalizations that are fitted to those which they replace, by the address of the call."""
+        if self.options["data"] is None or self.options["fold"]:
+            return {}
+        changes = (change for edit in self.edits for change in edit.changes)
+        found = {each.address: each.layer for each in changes if isinstance(each, Substitute)}
+        return {address: layer for address, layer in found.items() if isinstance(layer, LayerSpec)}
 
     def apply(self) -> keras.Model:
         """Make the rewritten model, with the weights as they are now.
@@ -176,13 +221,25 @@ def row_of(decision: Edit | Skip) -> Row:
 
 def applied(plan: Plan) -> keras.Model:
     """The model that a plan gives which was made a moment ago; `Plan.apply` sees to it that an older one still fits."""
+    built, fitted = _built(plan)
+    data = plan.options["data"]
+    layers = [cast("keras.layers.Layer", built.made[spec]) for spec in _inserted(plan.edits)]
+    once = [*data] if fitted and isinstance(data, Iterator) else None  # it is gone through twice
+    if fitted:
+        fit(plan._source.graph, built.model, fitted, data if once is None else iter(once))
+    if data is not None and (layers or not fitted):
+        again = data if once is None else iter(once)
+        start_from_measured(built.model, layers, again, preserve=plan.options["preserve"])
+    return built.model
+
+
+def _built(plan: Plan) -> tuple[Built, Mapping[str, keras.layers.Layer]]:
+    """What is built by a plan, and the layers in it that are to be fitted, by the address of the call."""
     with in_turn():
         graph = apply(plan._source.graph, (change for edit in plan.edits for change in edit.changes))
         built = plan._source.build(graph, Tempo.asked_for(plan.options))
-    if plan.options["data"] is not None:
-        layers = [cast("keras.layers.Layer", built.made[spec]) for spec in _inserted(plan.edits)]
-        start_from_measured(built.model, layers, plan.options["data"], preserve=plan.options["preserve"])
-    return built.model
+    layers = {address: cast("keras.layers.Layer", built.made[spec]) for address, spec in plan._fitted.items()}
+    return built, layers
 
 
 def normalizations_left(plan: Plan) -> tuple[Skip, ...]:
@@ -222,12 +279,13 @@ def plan(model: keras.Model, **options: Unpack[Options]) -> Plan:
         edits=tuple(sorted(draft.edits, key=lambda edit: order[edit.site])),
         skips=tuple(sorted(draft.skips, key=lambda skip: order[skip.site])),
         outcome=outcome_of(facts, draft.edits, draft.skips),
-        notes=(
+        _notes=(
             *((INFERENCE_MODEL,) if asked["fold"] else ()),
             *source.notes,
             *note_on_l2(asked, draft),
-            *notes_on_compilation(model, asked, [_named(spec) for spec in inserted]),
+            *notes_on_compilation(model, asked, [_named(spec) for spec in (*inserted, *_replacing(draft.edits))]),
             *((TRAINED,) if inserted and _starts_unmeasured(source, asked) else ()),
+            *_notes_on_existing(draft.edits, asked),
         ),
         _source=source,
     )
@@ -239,7 +297,8 @@ def _opened_for(options: Options) -> Callable[[keras.layers.Layer], bool]:
         return lambda layer: False
     if options["fold"]:
         return lambda layer: role_of(layer) is Role.BATCH_NORMALIZATION
-    return lambda layer: role_of(layer) is Role.LINEAR
+    roles = {Role.LINEAR} | (NORMALIZING if changes_existing(options) else set())
+    return lambda layer: role_of(layer) in roles
 
 
 def _example(model: keras.Model, options: Options) -> Any:
@@ -281,6 +340,24 @@ def _inserted(edits: Iterable[Edit]) -> Iterable[LayerSpec]:
     return dict.fromkeys(layer for layer in layers if role_of(layer) in NORMALIZING | {Role.RECURRENT})
 
 
+def _replacing(edits: Iterable[Edit]) -> Iterable[LayerSpec]:
+    """The normalizations that take the place of others which compute something else, each once."""
+    changes = (change for edit in edits if edit.kind == "replace" for change in edit.changes)
+    layers = (change.layer for change in changes if isinstance(change, Substitute))
+    return dict.fromkeys(layer for layer in layers if isinstance(layer, LayerSpec))
+
+
+def _notes_on_existing(edits: Iterable[Edit], options: Options) -> Iterator[str]:
+    """What to know where normalization that was there becomes something else."""
+    kinds = {edit.kind for edit in edits if not edit.exact}
+    if "remove" in kinds:
+        yield REMOVED
+    if "replace" in kinds and options["data"] is None:
+        yield REPLACED
+    elif "replace" in kinds and isinstance(options["data"], Iterator):
+        yield GIVEN_ONCE
+
+
 def _named(spec: LayerSpec) -> str:
     """What has new weights, for people to read."""
     return f"what normalizes in {spec.name}" if role_of(spec) is Role.RECURRENT else spec.name
@@ -317,6 +394,14 @@ def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
             `None`: `kerasbn.layers.BatchNormalization(momentum=0.95, zero_debias=True)`, whose moving
             statistics are right from the first batch on and soon follow; where the optimizer accumulates
             gradients over k batches, with `accumulate=k`.
+        existing: What becomes of normalization that is there already; a rule such as `("bn_*", "replace")` says it
+            for some. `"replace"`: a layer like `norm` takes its place, under its name and on its axis. Among batch
+            normalizations (Keras's, kerasbn's, synchronized, ghost, of another momentum or epsilon) weights and
+            statistics go along, and inference stays as it is: gamma takes in another epsilon. Any other, such as a
+            `GroupNormalization` (its groups: the largest divisor of the channels up to those of `norm`), computes
+            something else; with `data` its gamma and beta are fitted to what the layer computed, by least squares,
+            and the plan says how near that comes. `"remove"`: it goes, for training anew. Outputs change; for
+            inference, `kerasbn.fold`. Defaults to `"keep"`.
         recurrent: Whether recurrent layers are normalized as in Deep Speech 2: their input products, over
             the batch and all of its steps but those that are masked, h_t = f(B(W x_t) + U h_{t-1} + b).
             `"sequence_wise"`: every LSTM, GRU and SimpleRNN, also in `Bidirectional`, and every `RNN` of their
@@ -396,6 +481,7 @@ def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
 
     - [Ioffe and Szegedy, 2015](https://arxiv.org/abs/1502.03167), section 3.2 on the position.
     - [Howard and Ruder, 2018](https://arxiv.org/abs/1801.06146), section 3.2 on learning rates by layer.
+    - [Wu and He, 2018](https://arxiv.org/abs/1803.08494), group normalization, for batches too small for statistics.
     """
     return applied(plan(model, **options))
 

@@ -28,7 +28,12 @@ class Reason(enum.Enum):
         "Its block is normalized already, by a batch, layer, group, RMS, unit or spectral normalization.",
     )
     COVERED = "covered", "The normalization inserted at the neighbouring site of its block covers it."
-    NORM = "norm", "The layer given as norm cannot normalize its value."
+    NORM = "norm", "The layer given as norm cannot normalize its value, or cannot do what the one there does."
+    ALIKE = "alike", "A normalization that is to be replaced, and is like the layer given as norm already."
+    UNIT_LENGTH = (
+        "unit_length",
+        "A normalization to unit length, which comparisons need as it is; it is replaced where a rule says so.",
+    )
     NO_ACTIVATION = "no_activation", "The position is after the activation, and no activation follows."
     NOT_AFTER_LINEAR = (
         "not_after_linear",

@@ -30,7 +30,7 @@ NORMS = ("kerasbn", "keras")
 _PATH = click.Path(path_type=Path)
 _SCALE = click.FloatRange(min=0, min_open=True)
 _OF_REWRITE = (
-    *("position", "rules", "norm", "recurrent", "dropout", "custom_layers", "normalize_inputs"),
+    *("position", "rules", "norm", "existing", "recurrent", "dropout", "custom_layers", "normalize_inputs"),
     *(
         "local_response_normalization",
         "learning_rate_scale",
@@ -152,6 +152,7 @@ def _read_outputs(context: click.Context, parameter: click.Parameter, paths: tup
     show_default=True,
     help="Whose BN layer to insert. With 'keras' the file loads without kerasbn.",
 )
+@_words(_normalization, "--existing", "What becomes of normalization that is there: replaced by BN, or removed.")
 @_words(
     _normalization, "--recurrent", "Normalize the input products of recurrent layers, over the batch and all steps."
 )

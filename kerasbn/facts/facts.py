@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -19,6 +19,7 @@ from kerasbn.facts.heads import heads
 from kerasbn.facts.stacks import heights
 from kerasbn.facts.trunk import Trunk
 from kerasbn.facts.twins import Twins
+from kerasbn.graph.edit import Change, apply
 from kerasbn.graph.model import CallSite, Graph, Operation, Value
 from kerasbn.reasons import Refusal
 
@@ -41,6 +42,11 @@ class Facts:
         self.graph = graph
         self.kept = kept
         self.accumulation = accumulation
+
+    def after(self, changes: Iterable[Change]) -> Facts:
+        """The facts about the graph with some changes made."""
+        made = tuple(changes)
+        return Facts(apply(self.graph, made), self.kept, self.accumulation) if made else self
 
     @cached_property
     def flow(self) -> Flow:

@@ -16,7 +16,7 @@ from kerasbn.catalog.norms import norms_in
 from kerasbn.catalog.roles import Role, role_of
 from kerasbn.facts.facts import Facts
 from kerasbn.graph.clone import identity_arguments
-from kerasbn.graph.edit import Change, Remove, Replace, Substitute, apply
+from kerasbn.graph.edit import Change, Remove, Replace, Substitute
 from kerasbn.graph.model import CallSite, LayerSpec, Operation
 from kerasbn.options import Options
 from kerasbn.passes import recurrent
@@ -34,8 +34,7 @@ INFERENCE_MODEL = (
 
 def fold_normalization(facts: Facts, options: Options, draft: Draft) -> Iterator[Edit | Skip]:
     """Propose to fold each batch normalization that can be, with the reason for each one that stays."""
-    if changes_so_far := [change for change in draft.changes if isinstance(change, Remove | Substitute)]:
-        facts = Facts(apply(facts.graph, changes_so_far), facts.kept, facts.accumulation)
+    facts = facts.after(change for change in draft.changes if isinstance(change, Remove | Substitute))
     folding = search(facts)
     replaced = {
         operation: Replace(operation, with_absorbed(facts.calls[operation][0], absorbed))

@@ -29,7 +29,7 @@ def insert_normalization(facts: Facts, options: Options, draft: Draft) -> Iterat
     """Propose a normalization for each place, and to split the activations off that it stands before.
 
     Raises:
-        OptionError: if a rule matches nothing, or `norm` is not a layer instance that normalizes, or cannot
+        OptionError: if `norm` is not a layer instance that normalizes, or cannot
             start as the identity where `preserve` asks for it.
     """
     prototype = Prototype.asked_for(facts, options)

@@ -1,4 +1,8 @@
-"""The order of the passes. All of them look at the same graph, each at the draft of those ahead of it."""
+"""The order of the passes. All of them look at the same graph, each at the draft of those ahead of it.
+
+What becomes of normalization that is there already is settled before: the others look at the graph with that done, so
+that where one is removed another can be inserted, and one that is replaced counts as what takes its place.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,13 @@ from kerasbn.options import KINDS_OF_WEIGHTS, Options
 from kerasbn.passes.add_l2 import add_l2
 from kerasbn.passes.fold_normalization import fold_normalization
 from kerasbn.passes.insert_normalization import insert_normalization
+from kerasbn.passes.left_alone import check_rules
 from kerasbn.passes.merge_branches import merge_branches
 from kerasbn.passes.normalize_inputs import normalize_inputs
 from kerasbn.passes.normalize_recurrent import normalize_recurrent
 from kerasbn.passes.proposal import Draft, Edit, Pass
 from kerasbn.passes.scale_regularizers import scale_regularizers
+from kerasbn.passes.settle_existing import settle_existing
 from kerasbn.passes.strip_dropout import strip_dropout
 from kerasbn.passes.strip_local_response import strip_local_response
 from kerasbn.reasons import Reason, Skip
@@ -45,7 +51,10 @@ def propose(facts: Facts, options: Options) -> Draft:
     Raises:
         OptionError: if an option does not fit the model.
     """
+    check_rules(facts, options)
     draft = Draft(facts.graph)
+    draft.add(_within_parts(settle_existing(facts, options, draft), options["parts"]))
+    facts = facts.after(draft.changes)
     for each in FOLDING if options["fold"] else INSERTING:
         draft.add(_within_parts(each(facts, options, draft), options["parts"]))
     _check_globs(facts, options, draft)

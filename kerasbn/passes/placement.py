@@ -26,7 +26,7 @@ from kerasbn.facts.facts import Facts
 from kerasbn.graph.edit import Edge, ahead, behind
 from kerasbn.graph.model import CallSite, Value, core_of
 from kerasbn.options import Options, RulePosition
-from kerasbn.passes.left_alone import check_learns, check_left_alone_by, check_rules, rule_for
+from kerasbn.passes.left_alone import check_learns, check_left_alone_by, rule_for
 from kerasbn.reasons import Reason, Refusal, Skip
 
 
@@ -99,9 +99,6 @@ def place(facts: Facts, options: Options, check: Callable[[Value, int], None]) -
         facts: The facts about the graph.
         options: The options.
         check: Refuses a value, whose channels are on a given axis, that the normalization to insert cannot take.
-
-    Raises:
-        OptionError: if a rule's glob matches no layer.
     """
     return _Placer(facts, options, check).place()
 
@@ -116,7 +113,6 @@ class _Placer:
         self._check = check
         self._places: dict[str, Place] = {}
         self._skips: dict[str, Skip] = {}
-        check_rules(facts, options)
 
     def place(self) -> Placements:
         """Go through the graph, layer by layer."""

@@ -28,12 +28,14 @@ class Edit:
         kind: `"insert"`, `"remove"`, `"replace"`, `"fold"` or `"merge"`.
         detail: What becomes of it, for people to read.
         changes: The changes of the graph that bring it about.
+        exact: Whether the model computes at inference what it did, once measured statistics or `preserve` are seen to.
     """
 
     site: str
     kind: Literal["insert", "remove", "replace", "fold", "merge"]
     detail: str
     changes: tuple[Change, ...] = dataclasses.field(repr=False, compare=False)
+    exact: bool = dataclasses.field(default=True, repr=False)
 
 
 class Draft:

@@ -26,7 +26,7 @@ from kerasbn.errors import OptionError, quoted
 from kerasbn.facts.facts import Facts
 from kerasbn.graph.clone import constructor_arguments, float_policy, make
 from kerasbn.graph.model import LayerSpec, Value
-from kerasbn.options import Options
+from kerasbn.options import Options, changes_existing
 from kerasbn.reasons import Reason, Refusal
 from kerasbn.serializable.batch_normalization import MOMENTUM_WHERE_INSERTED, BatchNormalization
 
@@ -75,11 +75,12 @@ class Prototype:
                 f"Option norm is a {type(norm).__name__}, which normalizes nothing; give a normalization, such as "
                 "keras.layers.BatchNormalization(), or None."
             )
-        if options["data"] is not None and not isinstance(norm, keras.layers.BatchNormalization):
+        is_batch = isinstance(norm, keras.layers.BatchNormalization)
+        if options["data"] is not None and not is_batch and not changes_existing(options, "replace"):
             raise OptionError(
                 f"Option data is given, but norm is a {type(norm).__name__}, which keeps no statistics; leave data out."
             )
-        if options["data"] is not None and options["preserve"] and not (norm.center and norm.scale):
+        if options["data"] is not None and options["preserve"] and is_batch and not (norm.center and norm.scale):
             raise OptionError(
                 "Option norm has center=False or scale=False, so it cannot start from measured statistics and compute "
                 "what the source does; give it both, or pass preserve=False."

@@ -28,8 +28,13 @@ def scale_regularizers(facts: Facts, options: Options, draft: Draft) -> Iterator
     if scale is None:
         return
     removed = draft.removed
-    for layer, sites in facts.calls.items():
+    for operation, sites in facts.calls.items():
         addresses = [site.address for site in sites if site.address not in removed]
+        layer = operation
+        if isinstance(operation, LayerSpec):  # it replaces another
+            layer = operation if operation.origin is None else operation.origin
+        if addresses and isinstance(layer, LayerSpec) and dict(_in_arguments(layer)):
+            yield Skip(addresses[0], Reason.REGULARIZER, "those of the layer that it replaces, which stay as they are")
         if not addresses or not isinstance(layer, keras.layers.Layer) or not _is_regularized(layer):
             continue
         found = dict(_in_arguments(spec_of(layer)))

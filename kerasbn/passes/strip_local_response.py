@@ -31,7 +31,8 @@ def strip_local_response(facts: Facts, options: Options, draft: Draft) -> Iterat
             elif site.outputs[0] in facts.graph.output_values:
                 yield Skip(site.address, Reason.OUTPUT, "yields an output of the model")
             else:
-                yield Edit(site.address, "remove", "local response normalization", (Remove(site.address),))
+                changes = (Remove(site.address),)
+                yield Edit(site.address, "remove", "local response normalization", changes, exact=False)
 
 
 def _is_local_response(site: CallSite) -> bool:
