@@ -397,11 +397,12 @@ def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
         existing: What becomes of normalization that is there already; a rule such as `("bn_*", "replace")` says it
             for some. `"replace"`: a layer like `norm` takes its place, under its name and on its axis. Among batch
             normalizations (Keras's, kerasbn's, synchronized, ghost, of another momentum or epsilon) weights and
-            statistics go along, and inference stays as it is: gamma takes in another epsilon. Any other, such as a
-            `GroupNormalization` (its groups: the largest divisor of the channels up to those of `norm`), computes
-            something else; with `data` its gamma and beta are fitted to what the layer computed, by least squares,
-            and the plan says how near that comes. `"remove"`: it goes, for training anew. Outputs change; for
-            inference, `kerasbn.fold`. Defaults to `"keep"`.
+            statistics go along, and inference stays as it is; the epsilon is that of the layer where `norm` is `None`,
+            else gamma takes in that of `norm`. Any other, such as a `GroupNormalization` (its groups: the largest
+            divisor of the channels up to those of `norm`), computes something else; with `data` its gamma and beta
+            are fitted to what the layer computed, by least squares, and the plan says how near that comes; `preserve`
+            does not apply. `"remove"`: it goes, for training anew, and what it normalized may get another. Outputs
+            change; for inference, `kerasbn.fold`. Defaults to `"keep"`.
         recurrent: Whether recurrent layers are normalized as in Deep Speech 2: their input products, over
             the batch and all of its steps but those that are masked, h_t = f(B(W x_t) + U h_{t-1} + b).
             `"sequence_wise"`: every LSTM, GRU and SimpleRNN, also in `Bidirectional`, and every `RNN` of their

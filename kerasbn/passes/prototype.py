@@ -25,7 +25,7 @@ from kerasbn.catalog.roles import NORMALIZING, role_of
 from kerasbn.errors import OptionError, quoted
 from kerasbn.facts.facts import Facts
 from kerasbn.graph.clone import constructor_arguments, float_policy, make
-from kerasbn.graph.model import LayerSpec, Value
+from kerasbn.graph.model import LayerSpec, Value, core_of
 from kerasbn.options import Options, changes_existing
 from kerasbn.reasons import Reason, Refusal
 from kerasbn.serializable.batch_normalization import MOMENTUM_WHERE_INSERTED, BatchNormalization
@@ -114,14 +114,7 @@ class Prototype:
         """Refuse a value that it cannot normalize, such as one whose channels do not go into groups."""
         if self.known:
             return
-        kind = type(self.layer).__name__
-        try:
-            # On a tensor of its own: one of the source's would record the call on the source's layer.
-            outputs = make(self.named("tried", axis, value))(keras.KerasTensor(value.shape, value.spec.dtype))
-        except Exception as error:
-            raise Refusal(Reason.NORM, f"{kind} cannot normalize it: {quoted(error)}") from error
-        if tuple(outputs.shape) != value.shape:
-            raise Refusal(Reason.NORM, f"{kind} makes {tuple(outputs.shape)} of {value.shape}")
+        tried(self.named("tried", axis, value), value)
 
     def named(
         self,
@@ -154,6 +147,25 @@ class Prototype:
         config["dtype"] = policy if same else _policy_for(value.spec.dtype)
         values = identity_weights(self.layer, bias) if self.preserve and self.known else {}
         return LayerSpec(type(self.layer), config, values=values)
+
+
+def tried(spec: LayerSpec, value: Value) -> keras.layers.Layer:
+    """A layer like one to be, called on a tensor like a value, of its own: one of the source's would record the call.
+
+    Raises:
+        Refusal: if it cannot be called on that, or changes the shape.
+    """
+    kind = core_of(spec).cls.__name__
+    given = keras.KerasTensor(value.shape, value.spec.dtype)
+    try:
+        layer = make(spec)
+        layer(given)
+        outputs = keras.Operation.compute_output_spec(layer, given)  # by its call, whatever it says of shapes
+    except Exception as error:
+        raise Refusal(Reason.NORM, f"{kind} cannot normalize it: {quoted(error)}") from error
+    if tuple(outputs.shape) != value.shape:
+        raise Refusal(Reason.NORM, f"{kind} makes {tuple(outputs.shape)} of {value.shape}")
+    return layer
 
 
 def _policy_for(dtype: str) -> str:

@@ -44,7 +44,7 @@ def settle_existing(facts: Facts, options: Options, draft: Draft) -> Iterator[Ed
                 elif what == "replace":
                     assert prototype is not None
                     _check_replaceable(facts, operation, insisted=rule is not None)
-                    yield from _replaced(operation, sites, prototype, fitted=options["data"] is not None)
+                    yield from _replaced(operation, sites, prototype, options)
             elif options["existing"] != "keep":
                 _check_holds_none(facts, operation)
         except Refusal as refusal:
@@ -62,9 +62,10 @@ def _removed(facts: Facts, layer: keras.layers.Layer, sites: Sequence[CallSite])
 
 
 def _replaced(
-    layer: keras.layers.Layer, sites: Sequence[CallSite], prototype: Prototype, *, fitted: bool
+    layer: keras.layers.Layer, sites: Sequence[CallSite], prototype: Prototype, options: Options
 ) -> Iterator[Edit]:
-    successor = successor_of(layer, sites[0].inputs[0], prototype, fitted=fitted)
+    fitted, keeps_epsilon = options["data"] is not None, options["norm"] is None
+    successor = successor_of(layer, sites[0].inputs[0], prototype, fitted=fitted, keeps_epsilon=keeps_epsilon)
     changes: list[tuple[Change, ...]]
     if successor.exact:  # called as the layer is, with its mask
         changes = [(Replace(layer, successor.spec),), *(() for _ in sites[1:])]

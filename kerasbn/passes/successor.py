@@ -20,10 +20,9 @@ import keras
 from kerasbn import _keras
 from kerasbn.arrays import array_of
 from kerasbn.catalog.normalization import infers_as_known, map_of, weights_for
-from kerasbn.errors import quoted
-from kerasbn.graph.clone import constructor_arguments, make
+from kerasbn.graph.clone import constructor_arguments
 from kerasbn.graph.model import LayerSpec, Value, Values, core_of
-from kerasbn.passes.prototype import Prototype
+from kerasbn.passes.prototype import Prototype, tried
 from kerasbn.reasons import Reason, Refusal
 
 _OF_THE_LAYER = ("name", "trainable")
@@ -46,7 +45,9 @@ class Successor:
     detail: str
 
 
-def successor_of(layer: keras.layers.Layer, value: Value, prototype: Prototype, *, fitted: bool) -> Successor:
+def successor_of(
+    layer: keras.layers.Layer, value: Value, prototype: Prototype, *, fitted: bool, keeps_epsilon: bool
+) -> Successor:
     """A normalization like the prototype in the place of another one.
 
     It keeps what is the layer's own: name, axis, type of the numbers, what is frozen, regularizers and constraints.
@@ -56,6 +57,7 @@ def successor_of(layer: keras.layers.Layer, value: Value, prototype: Prototype, 
         value: What it normalizes.
         prototype: The prototype.
         fitted: Whether gamma and beta are going to be fitted to what it computes.
+        keeps_epsilon: Whether a batch normalization keeps the epsilon of another.
 
     Raises:
         Refusal: if there is none.
@@ -66,6 +68,8 @@ def successor_of(layer: keras.layers.Layer, value: Value, prototype: Prototype, 
         if not infers_as_known(norm):
             raise Refusal(Reason.UNKNOWN_SUBCLASS, f"a {type(norm).__name__}, which may compute something else")
         if prototype.known:
+            if keeps_epsilon:
+                config["epsilon"] = norm.epsilon
             return _of_its_kind(layer, norm, prototype, config)
     return _of_another_kind(layer, norm, value, prototype, config, fitted=fitted)
 
@@ -140,7 +144,8 @@ def _of_another_kind(
     layer: keras.layers.Layer, norm: Any, value: Value, prototype: Prototype, config: dict[str, Any], *, fitted: bool
 ) -> Successor:
     spec = _inside(layer, LayerSpec(type(prototype.layer), config))
-    shapes = _tried(spec, value)
+    made = core_of(tried(spec, value))
+    shapes = {variable.name: tuple(variable.shape) for variable in _keras.own_variables(made)}
     own = {variable.name: variable for variable in _keras.own_variables(norm)}
     slope = next((own[name] for name in _SLOPES if name in own), None)
     known = {**dict.fromkeys(_SLOPES, slope), _SHIFT: own.get(_SHIFT)}
@@ -171,19 +176,3 @@ def _with_values(spec: LayerSpec, values: Values) -> LayerSpec:
     if not spec.wrapped:
         return dataclasses.replace(spec, values=values)
     return dataclasses.replace(spec, config={**spec.config, "layer": _with_values(spec.config["layer"], values)})
-
-
-def _tried(spec: LayerSpec, value: Value) -> dict[str, tuple[int, ...]]:
-    """The shapes of the weights that a layer would have, by name, from a call on a tensor of its own.
-
-    Raises:
-        Refusal: if it cannot be called, or changes the shape.
-    """
-    try:
-        tried = make(spec)
-        outputs = tried(keras.KerasTensor(value.shape, value.spec.dtype))
-    except Exception as error:
-        raise Refusal(Reason.NORM, f"{spec.cls.__name__} cannot normalize it: {quoted(error)}") from error
-    if tuple(outputs.shape) != value.shape:
-        raise Refusal(Reason.NORM, f"{spec.cls.__name__} makes {tuple(outputs.shape)} of {value.shape}")
-    return {variable.name: tuple(variable.shape) for variable in _keras.own_variables(core_of(tried))}
