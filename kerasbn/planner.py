@@ -387,7 +387,8 @@ def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
             before the others. `"none"`: nowhere. Defaults to `"auto"`.
         rules: Pairs of a glob over layer paths and a position or `"skip"`, such as
             `[("stage1/*", "after")]`. The first match wins over `position`, and over what would be
-            left alone. Defaults to `()`.
+            left alone. For normalization that is there already it is `"keep"`, `"replace"`, `"remove"` or
+            `"skip"`, which wins over `existing`. Defaults to `()`.
         norm: A layer instance whose configuration every inserted layer gets.
             `keras.layers.BatchNormalization()` makes models that load without kerasbn; where it cannot
             normalize a value, such as by groups that do not fit, nothing is inserted. Defaults to

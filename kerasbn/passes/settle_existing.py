@@ -28,7 +28,7 @@ def settle_existing(facts: Facts, options: Options, draft: Draft) -> Iterator[Ed
     """Propose what becomes of each normalization, with the reason for each one that stays."""
     if not changes_existing(options):
         return
-    prototype = Prototype.asked_for(options) if changes_existing(options, "replace") else None
+    prototype = Prototype.asked_for(facts, options) if changes_existing(options, "replace") else None
     for operation, sites in facts.graph.calls.items():
         if not isinstance(operation, keras.layers.Layer):
             continue

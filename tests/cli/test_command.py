@@ -254,6 +254,26 @@ def test_options(options, command, folder, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("--existing keep", keras.layers.BatchNormalization),
+        ("--existing replace", kerasbn.layers.BatchNormalization),
+        ("--rule bn=replace", kerasbn.layers.BatchNormalization),
+        ("--existing remove --position none", None),
+        ("--existing remove --rule bn=keep", keras.layers.BatchNormalization),
+    ],
+)
+def test_existing_normalization(options, expected, command, tmp_path):
+    both = layers.Dense(8, name="a"), layers.BatchNormalization(name="bn")
+    source = randomize(keras.Sequential([keras.Input((6,), name="x"), *both, layers.Dense(2, name="y")]))
+    source.save(tmp_path / "m.keras")
+    status, _, errors = command(tmp_path / "m.keras", "-o", tmp_path / "new.keras", *options.split())
+    assert (status, errors) == (0, [])
+    kinds = {layer.name: type(layer) for layer in keras.models.load_model(tmp_path / "new.keras").layers}
+    assert kinds.get("bn") is expected
+
+
+@pytest.mark.parametrize(
     ("options", "normalized"),
     [("", False), ("--recurrent sequence_wise", True), ("--rule rnn=before", True), ("--recurrent none", False)],
 )

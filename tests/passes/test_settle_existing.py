@@ -337,6 +337,14 @@ def test_where_one_is_removed_another_is_inserted():
     assert [type(layer).__name__ for layer in result.layers] == ["Dense", "BatchNormalization", "ReLU", "Dense"]
 
 
+def test_a_network_without_its_own_gets_it_at_the_same_places():
+    model = keras.applications.ResNet50(weights=None, input_shape=(32, 32, 3), classes=10, classifier_activation=None)
+    plan = kerasbn.plan(model, existing="remove")
+    assert "53 normalized now" in plan.outcome
+    sites = {edit.site.partition("#")[0] for edit in plan.edits if edit.kind == "insert"}
+    assert sites == {layer.name for layer in model.layers if isinstance(layer, L.Conv2D)}
+
+
 def test_one_that_is_replaced_counts_as_one():
     plan = kerasbn.plan(in_a_block(), existing="replace", norm=L.GroupNormalization(4))
     assert [(edit.site, edit.kind) for edit in plan.edits] == [("bn#0", "replace")]
