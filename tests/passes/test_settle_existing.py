@@ -10,7 +10,7 @@ from kerasbn import Reason
 from tests.helpers import assert_same_function, inference, random_inputs, randomize, sequential, snapshot
 
 GHOST = kerasbn.layers.BatchNormalization(virtual_batch_size=8)
-SYNCHRONIZED = L.BatchNormalization(synchronized=True)
+SYNCHRONIZED = L.BatchNormalization(momentum=0.9, synchronized=keras.backend.backend() == "tensorflow")
 OTHERS = [L.GroupNormalization(8), L.LayerNormalization(), L.RMSNormalization()]
 
 
