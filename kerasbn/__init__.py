@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from kerasbn import layers as layers
     from kerasbn import recipes as recipes
     from kerasbn.averaging import average as average
+    from kerasbn.diagnosis.diagnosis import Diagnosis as Diagnosis
+    from kerasbn.diagnosis.diagnosis import diagnose as diagnose
+    from kerasbn.diagnosis.kinds import Finding as Finding
+    from kerasbn.diagnosis.kinds import Kind as Kind
     from kerasbn.exporters import ExportReport as ExportReport
     from kerasbn.exporters import export as export
     from kerasbn.freezing import Frozen as Frozen
@@ -36,10 +40,13 @@ if TYPE_CHECKING:
 
 # Imported on first use: `kerasbn-rewrite --help` answers without TensorFlow.
 _LAZY = {
+    "Diagnosis": "kerasbn.diagnosis.diagnosis",
     "Edit": "kerasbn.passes.proposal",
     "ExportReport": "kerasbn.exporters",
     "LearningRateCurve": "kerasbn.range_test.learning_rate",
+    "Finding": "kerasbn.diagnosis.kinds",
     "Frozen": "kerasbn.freezing",
+    "Kind": "kerasbn.diagnosis.kinds",
     "Plan": "kerasbn.planner",
     "Reason": "kerasbn.reasons",
     "Skip": "kerasbn.reasons",
@@ -47,6 +54,7 @@ _LAZY = {
     "average": "kerasbn.averaging",
     "calibrate": "kerasbn.statistics.calibration",
     "callbacks": "kerasbn.callbacks",
+    "diagnose": "kerasbn.diagnosis.diagnosis",
     "export": "kerasbn.exporters",
     "find_learning_rate": "kerasbn.range_test.learning_rate",
     "fold": "kerasbn.planner",

@@ -58,6 +58,7 @@ _BELOW = {
             f"{NAME} net.keras -o net.tflite --quantize int8 --calibrate sample.npz",
             "Measure the statistics of BN and the ranges of activations on some inputs.",
         ),
+        (f"{NAME} net.keras --diagnose --data sample.npz", "What is wrong with its batch normalization."),
         (f"{NAME} models/*.keras -o served/ --format onnx", "All of them in one run."),
     ),
     "Exit status": (
@@ -249,6 +250,12 @@ def _read_outputs(context: click.Context, parameter: click.Parameter, paths: tup
 )
 @_output("--no-verify", is_flag=True, help="Skip the checks of what was written.")
 @_output("--force", is_flag=True, help="Overwrite existing outputs.")
+@_run(
+    "--diagnose",
+    is_flag=True,
+    help="Tell what is wrong with the batch normalization of each MODEL, on the inputs of --data if given, and what to "
+    "do about it. Nothing is rewritten or written.",
+)
 @_run("--dry-run", is_flag=True, help="Show the plan, and what each OUT would get, and write nothing.")
 @_run(
     "--config",
@@ -285,6 +292,11 @@ def command(models: tuple[Path, ...], outputs: tuple[Path, ...], **options: Any)
     With several MODELs, OUT is a folder. Each is tried; what fails is told in one line and leaves nothing, the others
     are written, and the exit status is the highest of them.
     """
+    if options.pop("diagnose"):
+        from kerasbn.cli.diagnosing import check_options, diagnosed
+
+        check_options(click.get_current_context())
+        return diagnosed(models, options)
     from kerasbn.cli.job import Job
     from kerasbn.cli.outputs import targets_of
     from kerasbn.cli.reporting import Reports

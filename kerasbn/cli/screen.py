@@ -57,13 +57,13 @@ class Screen:
         if self.as_json and (self.several or "plan" in self._told[0]):
             print(document(self._told, several=self.several))  # noqa: T201
         if self._rows:
-            console = _console()
+            console = terminal()
             if self.several:
                 console.print(f"{sum(self._done)} of {len(self._done)} models done\n")
             console.print(table_of((*self._headings, "output"), self._rows, console.width))
 
     def _show(self, result: Result) -> None:
-        console = _console()
+        console = terminal()
         width = console.width
         if self.several:
             console.print(Text(str(result.model), "bold underline"))
@@ -78,7 +78,7 @@ class Screen:
         self._rows += [_row(result, output) for output in result.outputs]
 
 
-def _console() -> Console:
+def terminal() -> Console:
     """Nothing on it is markup, and no line is cut."""
     width = None if sys.stdout.isatty() else _WIDEST
     return Console(width=width, highlight=False, soft_wrap=True, markup=False, emoji=False)

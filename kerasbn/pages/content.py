@@ -158,7 +158,26 @@ class Curve:
     suggestion: float
 
 
-Section: TypeAlias = Change | Files | Curve
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """What was found in a model.
+
+    Attributes:
+        heading: What this is about.
+        findings: What there is to say of each finding: its `site`, `kind`, `detail` and `remedy`.
+        meanings: What the words for the kinds mean.
+        notes: What else to know.
+    """
+
+    template: ClassVar[str] = "findings.html"
+
+    heading: str
+    findings: Sequence[Mapping[str, Any]]
+    meanings: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+Section: TypeAlias = Change | Files | Curve | Findings
 
 
 @dataclasses.dataclass(frozen=True)

@@ -808,3 +808,34 @@ def test_colours_elsewhere_than_in_a_terminal(variable, coloured, command, monke
     assert ("\x1b[" in out) == coloured
     assert "'a_bn' (BatchNormalization) before relu; the bias becomes its beta" in out
     assert ("\x1b[1mInput" in command("--help")[1]) == coloured
+
+
+def test_diagnose(command, folder):
+    norm = layers.BatchNormalization(name="bn")
+    randomize(keras.Sequential([keras.Input((4,)), norm, layers.Dense(2)])).save(folder / "normalized.keras")
+    np.save(folder / "sample.npy", np.random.default_rng(0).normal(size=(64, 4)).astype("float32"))
+    before = _content(folder)
+    status, out, err = command("normalized.keras", "--diagnose", "--data", "sample.npy")
+    assert (status, err) == (0, [])
+    assert "statistics" in out
+    assert "kerasbn.calibrate(model, data)" in out
+    told = json.loads(command("normalized.keras", "--diagnose", "--data", "sample.npy", "--json")[1])
+    assert told["source"] == "normalized.keras"
+    assert "statistics" in told["counts"]
+    assert _content(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("m.keras --diagnose -o a.keras", "-o"),
+        ("m.keras --diagnose --report a.html", "--report"),
+        ("missing.keras --diagnose", "'missing.keras' does not exist"),
+        ("m.keras --diagnose --data broken.npy", "broken.npy"),
+        ("m.keras --diagnose --data narrow.npy", "does not fit"),
+    ],
+)
+def test_what_cannot_be_diagnosed(command, arguments, message):
+    status, out, err = command(*arguments.split())
+    assert (status, out) == (2, "")
+    assert message in " ".join(err)

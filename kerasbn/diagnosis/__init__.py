@@ -1,0 +1,1 @@
+"""What is wrong with the batch normalization of a model, and what to do about it."""
