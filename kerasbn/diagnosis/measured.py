@@ -194,7 +194,7 @@ def _dropout(norm: keras.layers.BatchNormalization, path: str, evidence: Evidenc
 
 def _shift(norm: keras.layers.BatchNormalization, evidence: Evidence) -> float:
     """How many times the variance is with Dropout what it is without, averaged over channels."""
-    one, other = evidence.with_dropout.get(norm), evidence.at_inference.get(norm)
+    one, other = evidence.with_dropout.get(norm), evidence.in_training.get(norm)
     if one is None or other is None or not (alive := _alive(other)).any():
         return 1.0
     return float(np.mean(one.variance[alive] / other.variance[alive]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -33,7 +32,6 @@ class Evidence:
         examples: How many examples there were in all.
         fewest: How many in the smallest batch but the last.
         in_training: The moments of what each normalization gets where all normalize as in training, Dropout off.
-        at_inference: The same at inference; only where there is Dropout.
         with_dropout: The same with Dropout on.
         told: The normalizations that were told to run as in training by those who called them at inference.
         distance: How far outputs are from those of inference where all normalize as in training: the root mean square,
@@ -43,7 +41,6 @@ class Evidence:
     examples: int
     fewest: int
     in_training: dict[Norm, Moments]
-    at_inference: dict[Norm, Moments]
     with_dropout: dict[Norm, Moments]
     told: set[Norm]
     distance: list[float]
@@ -77,19 +74,19 @@ class _Watch:
         """Take a batch in."""
         self._rows.append(next((leaf.shape[0] for leaf in keras.tree.flatten(inputs) if len(leaf.shape)), 0))
         with _keras.observed(self._norms, self._note_told):
-            inferred = self._once(inputs, self._meters["inferred"] if self._dropping else None)
+            inferred = self._run(inputs)
         with _keras.told(self._trained, training=True):
-            trained = self._once(inputs, self._meters["trained"])
-        if self._dropping:
-            with _keras.told(self._norms, training=False), _keras.told(self._dropping, training=True):
-                self._once(inputs, self._meters["dropped"])
+            trained = self._metered(inputs, "trained")
+            if self._dropping:
+                with _keras.told(self._dropping, training=True):
+                    self._metered(inputs, "dropped")
         if not self._distances:
             self._distances = [_Distance() for _ in inferred]
         for distance, *pair in zip(self._distances, inferred, trained, strict=True):
             distance.take(*pair)
 
-    def _once(self, inputs: list[Any], meter: Meter | None) -> list[Any]:
-        with _keras.observed(self._norms, meter) if meter else contextlib.nullcontext():
+    def _metered(self, inputs: list[Any], way: str) -> list[Any]:
+        with _keras.observed(self._norms, self._meters[way]):
             return self._run(inputs)
 
     def _note_told(self, norm: Norm, inputs: Any, training: Any = None, mask: Any = None) -> None:
@@ -104,7 +101,6 @@ class _Watch:
             examples=sum(self._rows),
             fewest=min(whole),
             in_training=found.get("trained", {}),
-            at_inference=found.get("inferred", {}),
             with_dropout=found.get("dropped", {}),
             told=self._told,
             distance=[distance.relative for distance in self._distances],

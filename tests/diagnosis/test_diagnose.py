@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 from collections.abc import Callable
 
 import keras
@@ -79,7 +80,7 @@ def _averaged():
 
 def _dropped(rate=0.5):
     layers = [_conv("a"), _bn("a_bn"), L.ReLU(), L.Dropout(rate), _conv("b"), _bn("b_bn"), L.ReLU()]
-    return _calibrated(*layers, *_end())
+    return _calibrated(*layers, _conv("c"), _bn("c_bn"), *_end())
 
 
 def _dying():
@@ -125,7 +126,7 @@ def _averages_taken(model):
 
 
 def _in_batches(size):
-    return [X[start : start + size] for start in range(0, 16 * size, size)]
+    return [X[start : start + size] for start in range(0, 8 * size, size)]
 
 
 CALIBRATE = lambda model: kerasbn.calibrate(model, X)  # noqa: E731
@@ -173,7 +174,7 @@ FAULTS = {
         lambda: _mixed(["b_bn"]), Kind.MIXED, mended=lambda model: kerasbn.freeze(model).model
     ),
     "averages": Fault(_averaged, Kind.AVERAGES, ("sequential",), _averages_taken),
-    "double": Fault(_double, Kind.DOUBLE),
+    "double": Fault(_double, Kind.DOUBLE, mended=lambda model: _net()),
     "float16": Fault(lambda: _half("float16"), Kind.FLOAT16, mended=lambda model: _half("mixed_float16")),
     "axis": Fault(lambda: _net(axis=1), Kind.AXIS, mended=lambda model: _net(axis=3)),
     "bias": Fault(
@@ -274,6 +275,12 @@ def test_ghost_batches_are_counted():
     layers = [_conv("a"), kerasbn.layers.BatchNormalization(name="b_bn", virtual_batch_size=4)]
     model = _calibrated(*layers, *_end())
     assert _found(model, Kind.TOO_FEW, iter(_in_batches(8))) == ("b_bn",)
+
+
+def test_replicas_share_a_batch(monkeypatch):
+    model = _net()
+    monkeypatch.setattr(type(model), "distribute_strategy", types.SimpleNamespace(num_replicas_in_sync=4))
+    assert _found(model, Kind.TOO_FEW, iter(_in_batches(16))) == ("a_bn", "b_bn", "c_bn")
 
 
 def test_what_is_shown():

@@ -9,7 +9,7 @@ from keras import layers as L
 
 import kerasbn
 from kerasbn.pages.chart import HEIGHT, WIDTH
-from kerasbn.pages.content import WORDS, Curve, Files, Page, Part
+from kerasbn.pages.content import WORDS, Curve, Files, Findings, Page, Part
 from kerasbn.pages.drawing import drawing_of
 from kerasbn.pages.page import GLYPHS, fragment, whole
 from kerasbn.passes.picture import picture_of
@@ -85,6 +85,9 @@ FILE = {
 }
 
 
+FINDING = {"site": HOSTILE, "kind": "statistics", "detail": "Off.", "remedy": "kerasbn.calibrate(model, data)"}
+
+
 def _plan(case):
     make, options = PLANS[case]
     return kerasbn.plan(make(), **options)
@@ -95,6 +98,9 @@ def _pages():
         yield case, lambda case=case: _plan(case)._page
     files = Files("Files", [FILE, {**FILE, "max_error": None, "kept": {}}], {"input": "Why."})
     yield "files", lambda: Page("Files", (Part("", (), (files,)),), {"keras": "3"})
+    for case, found in {"findings": [FINDING], "no findings": []}.items():
+        findings = Findings("Found", found, {"statistics": "What it means."}, ("Not all could be seen.",))
+        yield case, lambda findings=findings: Page("Diagnosis", (Part("", (), (findings,)),))
     yield "curve", lambda: Page("Curve", (Part("", (), (CURVE,)),))
     yield (
         "several",
