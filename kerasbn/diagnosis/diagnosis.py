@@ -68,9 +68,9 @@ class Diagnosis:
     def title(self) -> str:
         """The diagnosis in one line."""
         harmful = sum(finding.kind.harms for finding in self.findings)
-        hints = len(self.findings) - harmful
-        found = f"{harmful} findings" if harmful else "nothing that harms"
-        return f"Diagnosis of {self.model!r}: {self.norms} batch normalizations, {found}, {hints} hints"
+        found = _counted(harmful, "finding") if harmful else "nothing that harms"
+        hints = _counted(len(self.findings) - harmful, "hint")
+        return f"Diagnosis of {self.model!r}: {_counted(self.norms, 'batch normalization')}, {found}, {hints}"
 
     def picture(self, heading: str) -> Findings:
         """What was found, as plain data to show under a heading."""
@@ -99,6 +99,10 @@ class Diagnosis:
             lines_of([paragraph(note, width) for note in self.notes]),
         )
         return lines_of([part for part in parts if part], space=1)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _row_of(finding: Finding) -> Row:

@@ -65,7 +65,7 @@ def of_data(subject: Subject, evidence: Evidence, *, batched: bool) -> Iterator[
             yield Finding(
                 name,
                 Kind.MODES,
-                f"{which} is {distance:.2g} of its own spread away where layers normalize by the batch.",
+                f"{which} is {distance:.2f} of its own spread away where layers normalize by the batch.",
                 "kerasbn.calibrate(model, data)",
             )
 
@@ -98,7 +98,9 @@ def _statistics(
     noise = 3 / np.sqrt(examples)  # of a sample so small
     if sigmas <= SIGMAS + noise and ratio <= RATIO * (1 + noise):
         return
-    detail = f"Its moving mean is {sigmas:.2g} sigmas off that of the data, its moving variance {ratio:.2g} times."
+    detail = (
+        f"Its moving mean is off by {sigmas:.2f} sigmas of the data, its moving variance by a factor of {ratio:.3g}."
+    )
     if (left := _residue(subject, norm)) > RESIDUE and not is_frozen(norm):
         yield _too_slow(subject, norm, path, f"{left:.0%} of what they began with is left. {detail}")
     else:
