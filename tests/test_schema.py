@@ -12,7 +12,7 @@ from keras import layers as L
 import kerasbn
 from kerasbn.cli.failure import Failure
 from kerasbn.cli.reporting import document
-from kerasbn.cli.result import Folding, Forecast, Result
+from kerasbn.cli.result import Diagnosed, Folding, Forecast, Result
 from kerasbn.provenance import REPORT_VERSION
 
 SCHEMA = json.loads(
@@ -48,11 +48,9 @@ def _objects(node):
 def _told(schema, definition):
     """The keys that an object may have: those of a report are told of in two places."""
     names = set(definition["properties"])
-    for kind in ("run", "report"):
-        whole = schema["$defs"][kind]
-        for part in whole.get("allOf", [whole]):
-            if part is definition:
-                names |= set(schema["$defs"]["run"]["properties"]) | {"version", "versions"}
+    for one, report in (("run", "report"), ("examined", "report_of_diagnosis")):
+        if definition in (schema["$defs"][one], schema["$defs"][report]["allOf"][1]):
+            names |= set(schema["$defs"][one]["properties"]) | {"version", "versions"}
     return sorted(names)
 
 
@@ -105,6 +103,18 @@ def test_runs(tmp_path):
     _check(json.loads(document(told, several=True)), "reports")
     for one in told[:2]:
         _check(json.loads(document([one], several=False)), "report")
+
+
+def test_diagnoses():
+    model = _dropping()
+    model.get_layer("bn").moving_mean.assign(np.full(4, 9.0))
+    diagnosis = kerasbn.diagnose(model, np.ones((64, 12), "float32"))
+    _check(diagnosis.to_dict(), "diagnosis")
+    assert sum(diagnosis.to_dict()["counts"].values()) == len(diagnosis.findings) > 0
+    told = [Diagnosed(pathlib.Path("a.h5"), ("mended",), diagnosis), Failure("not there", 2, pathlib.Path("c.h5"))]
+    told = [each.to_dict() for each in told]
+    _check(json.loads(document(told, several=True)), "reports")
+    _check(json.loads(document(told[:1], several=False)), "report_of_diagnosis")
 
 
 @pytest.mark.parametrize("change", [{"version": 2}, {"counts": {"invent": 1}}, {"edits": [{"site": "a#0"}]}])

@@ -254,7 +254,7 @@ def _read_outputs(context: click.Context, parameter: click.Parameter, paths: tup
     "--diagnose",
     is_flag=True,
     help="Tell what is wrong with the batch normalization of each MODEL, on the inputs of --data if given, and what to "
-    "do about it. Nothing is rewritten or written.",
+    "do about it. Nothing is rewritten, and nothing written but a --report.",
 )
 @_run("--dry-run", is_flag=True, help="Show the plan, and what each OUT would get, and write nothing.")
 @_run(
@@ -292,14 +292,16 @@ def command(models: tuple[Path, ...], outputs: tuple[Path, ...], **options: Any)
     With several MODELs, OUT is a folder. Each is tried; what fails is told in one line and leaves nothing, the others
     are written, and the exit status is the highest of them.
     """
+    from kerasbn.cli.reporting import Reports
+
+    reports = Reports(options.pop("report_files"), several=len(models) > 1)
     if options.pop("diagnose"):
         from kerasbn.cli.diagnosing import check_options, diagnosed
 
         check_options(click.get_current_context())
-        return diagnosed(models, options)
+        return diagnosed(models, reports, options)
     from kerasbn.cli.job import Job
     from kerasbn.cli.outputs import targets_of
-    from kerasbn.cli.reporting import Reports
     from kerasbn.cli.session import Session
 
     if not outputs and not options["dry_run"]:
@@ -307,7 +309,6 @@ def command(models: tuple[Path, ...], outputs: tuple[Path, ...], **options: Any)
     targets = targets_of(models, outputs, options.pop("formats"), options.pop("layout"))
     settings = {name: options.pop(name) for name in _OF_REWRITE}
     of_session = {name: options.pop(name) for name in ("backend", "as_json", "quiet", "verbose")}
-    reports = Reports(options.pop("report_files"), targets.several)
     return Session(Job(settings=settings, **options), targets, reports, **of_session).run()
 
 

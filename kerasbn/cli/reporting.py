@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kerasbn.cli.failure import Failure
-from kerasbn.cli.result import Forecast, Result
+from kerasbn.cli.result import Diagnosed, Forecast, Result
 from kerasbn.errors import OptionError
 from kerasbn.files.staging import check_target, staged
 from kerasbn.provenance import REPORT_VERSION, versions
@@ -58,13 +58,13 @@ class Reports:
                 )
             check_target(path, overwrite=overwrite)
 
-    def add(self, one: Result | Failure) -> None:
+    def add(self, one: Result | Diagnosed | Failure) -> None:
         """Take in what came of a model."""
         if not self.paths:
             return
         self._told.append(one.to_dict())
         self._parts.append(_part(one))
-        self._done |= isinstance(one, Result)
+        self._done |= not isinstance(one, Failure)
 
     def write(self, *, overwrite: bool) -> None:
         """Write them, all or none, unless nothing was done at all.
@@ -96,13 +96,16 @@ def page(parts: Sequence[Part]) -> str:
     return whole(Page(title, tuple(parts), versions()))
 
 
-def _part(one: Result | Failure) -> Part:
+def _part(one: Result | Diagnosed | Failure) -> Part:
     from kerasbn.exporters.report import sections_of
     from kerasbn.pages.content import Part
 
     if isinstance(one, Failure):
         return Part(str(one.model), (f"Failed: {one.message}",), ())
-    lines = (one.plan.title, *_verified(one), *(f"Read: {note}" for note in one.notes))
+    read = tuple(f"Read: {note}" for note in one.notes)
+    if isinstance(one, Diagnosed):
+        return Part(str(one.model), (one.diagnosis.title, *read), (one.diagnosis.picture(),))
+    lines = (one.plan.title, *_verified(one), *read)
     sections = (one.plan.picture("What changes, and why"), *sections_of(one.reports), *_foldings(one.forecasts))
     return Part(str(one.model), lines, sections)
 

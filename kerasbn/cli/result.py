@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kerasbn.diagnosis.diagnosis import Diagnosis
     from kerasbn.exporters import ExportReport
     from kerasbn.pages.content import Change
     from kerasbn.planner import Plan
@@ -106,3 +107,22 @@ class Result:
             "outputs": [report.to_dict() for report in self.reports],
             "forecasts": [forecast.to_dict() for forecast in self.forecasts],
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosed:
+    """What was found in one model.
+
+    Attributes:
+        model: The path that it was read from.
+        notes: What is not quite as in its file.
+        diagnosis: What was found.
+    """
+
+    model: Path
+    notes: tuple[str, ...]
+    diagnosis: Diagnosis
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain data, ready for JSON: `examined` in docs/schemas/report-1.json."""
+        return {"source": str(self.model), "reading": list(self.notes), "diagnosis": self.diagnosis.to_dict()}

@@ -72,9 +72,9 @@ class Diagnosis:
         hints = _counted(len(self.findings) - harmful, "hint")
         return f"Diagnosis of {self.model!r}: {_counted(self.norms, 'batch normalization')}, {found}, {hints}"
 
-    def picture(self, heading: str) -> Findings:
-        """What was found, as plain data to show under a heading."""
-        return Findings(heading, self.to_dict()["findings"], self._meanings, self.notes)
+    def picture(self) -> Findings:
+        """What was found, as plain data to show."""
+        return Findings("What was found, and what to do", self.to_dict()["findings"], self._meanings, self.notes)
 
     @property
     def _meanings(self) -> dict[str, str]:
@@ -82,7 +82,7 @@ class Diagnosis:
 
     @property
     def _page(self) -> Page:
-        return Page(self.title, (Part(self.model, (), (self.picture("What was found, and what to do"),)),), versions())
+        return Page(self.title, (Part(self.model, (), (self.picture(),)),), versions())
 
     def __str__(self) -> str:
         return self._text(_WIDTH).plain

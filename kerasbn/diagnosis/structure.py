@@ -47,7 +47,7 @@ def _double(facts: Facts, site: CallSite) -> Iterator[Finding]:
             site.path,
             Kind.DOUBLE,
             f"{ahead.path} has normalized already what it gets.",
-            f"Build the model without {site.name} or {ahead.name}, and train it.",
+            f'kerasbn.rewrite(model, position="none", dropout="none", rules=[({site.path!r}, "remove")]), then train.',
         )
 
 

@@ -70,7 +70,7 @@ def _decay(optimizer: Any, norm: keras.layers.BatchNormalization, path: str) -> 
             path,
             Kind.DECAY,
             f"{type(optimizer).__name__} decays its gamma.",
-            "optimizer.exclude_from_weight_decay(var_names=['gamma', 'beta']) with a new optimizer, ahead of compile.",
+            'kerasbn.rewrite(model, position="none", dropout="none", decay_exclude=["normalization"])',
         )
 
 

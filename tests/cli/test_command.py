@@ -821,15 +821,21 @@ def test_diagnose(command, folder):
     assert "kerasbn.calibrate(model, data)" in out
     told = json.loads(command("normalized.keras", "--diagnose", "--data", "sample.npy", "--json")[1])
     assert told["source"] == "normalized.keras"
-    assert "statistics" in told["counts"]
+    assert "statistics" in told["diagnosis"]["counts"]
     assert _content(folder) == before
+    assert command("normalized.keras", "--diagnose", "--report", "a.json", "--report", "a.html")[0] == 0
+    written = json.loads((folder / "a.json").read_text())
+    assert written["diagnosis"] == kerasbn.diagnose(keras.models.load_model(folder / "normalized.keras")).to_dict()
+    assert "Diagnosis of" in (folder / "a.html").read_text()
+    status, _, err = command("normalized.keras", "--diagnose", "--report", "a.json")
+    assert (status, "exists already" in " ".join(err)) == (2, True)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ("m.keras --diagnose -o a.keras", "-o"),
-        ("m.keras --diagnose --report a.html", "--report"),
+        ("m.keras --diagnose --report a.txt", "'.txt'"),
         ("missing.keras --diagnose", "'missing.keras' does not exist"),
         ("m.keras --diagnose --data broken.npy", "broken.npy"),
         ("m.keras --diagnose --data narrow.npy", "does not fit"),

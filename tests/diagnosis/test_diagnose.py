@@ -113,13 +113,6 @@ def _decaying(**excluded):
     return _compiled(_net(scale=True), optimizer, 10_000)
 
 
-def _without_decay(model):
-    optimizer = keras.optimizers.AdamW()
-    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta"])
-    model.compile(optimizer, "mse")
-    return model
-
-
 def _averages_taken(model):
     model.optimizer.finalize_variable_values(model.trainable_variables)
     return kerasbn.calibrate(model, X)
@@ -130,6 +123,7 @@ def _in_batches(size):
 
 
 CALIBRATE = lambda model: kerasbn.calibrate(model, X)  # noqa: E731
+REWRITE = lambda model, **options: kerasbn.rewrite(model, position="none", dropout="none", **options)  # noqa: E731
 FREEZE = lambda model: kerasbn.freeze(model, "b_bn") and model  # noqa: E731
 
 
@@ -174,7 +168,7 @@ FAULTS = {
         lambda: _mixed(["b_bn"]), Kind.MIXED, mended=lambda model: kerasbn.freeze(model).model
     ),
     "averages": Fault(_averaged, Kind.AVERAGES, ("sequential",), _averages_taken),
-    "double": Fault(_double, Kind.DOUBLE, mended=lambda model: _net()),
+    "double": Fault(_double, Kind.DOUBLE, mended=lambda model: REWRITE(model, rules=[("b_bn", "remove")])),
     "float16": Fault(lambda: _half("float16"), Kind.FLOAT16, mended=lambda model: _half("mixed_float16")),
     "axis": Fault(lambda: _net(axis=1), Kind.AXIS, mended=lambda model: _net(axis=3)),
     "bias": Fault(
@@ -182,7 +176,9 @@ FAULTS = {
         Kind.BIAS,
         mended=lambda model: _calibrated(_conv("a"), _bn("b_bn"), *_end()),
     ),
-    "AdamW": Fault(_decaying, Kind.DECAY, ("a_bn", "b_bn", "c_bn"), _without_decay),
+    "AdamW": Fault(
+        _decaying, Kind.DECAY, ("a_bn", "b_bn", "c_bn"), lambda model: REWRITE(model, decay_exclude=["normalization"])
+    ),
     "L2": Fault(lambda: _net(gamma_regularizer="l2"), Kind.DECAY, mended=lambda model: _net()),
 }
 
