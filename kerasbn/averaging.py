@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -53,13 +53,22 @@ def average(models_or_files: Sequence[ModelOrFile], data: Any, steps: int | None
     members = [*models_or_files]
     if not members or isinstance(models_or_files, str):
         raise OptionError(f"Option models_or_files is {models_or_files!r}; it must be a list of models or files.")
-    result = _copied(_model(members[0]))
-    sums = [array_of(weight) if _is_float(weight) else None for weight in result.weights]
-    for number, member in enumerate(members[1:], 2):
-        _add(sums, result, _model(member), f"number {number}")
+    return averaged(map(_model, members), data, steps)
+
+
+def averaged(members: Iterable[keras.Model], data: Any, steps: int | None = None) -> keras.Model:
+    """The same of models that come one by one, at least one."""
+    count = 0
+    for count, member in enumerate(members, 1):
+        if count == 1:
+            result = _copied(member)
+            sums = [array_of(weight) if _is_float(weight) else None for weight in result.weights]
+        else:
+            _add(sums, result, member, f"number {count}")
+        del member
     for weight, total in zip(result.weights, sums, strict=True):
         if total is not None:
-            _keras.set_value(weight, total / len(members))
+            _keras.set_value(weight, total / count)
     return calibrate(result, data, steps, frozen=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from kerasbn.exporters import ExportReport
     from kerasbn.exporters.settings import Quantize, Settings
+    from kerasbn.freezing import What
     from kerasbn.planner import Plan
 
 
@@ -29,16 +31,20 @@ if TYPE_CHECKING:
 class Job:
     """What is done to each model; the attributes are arguments of the command.
 
-    `settings` are options of `kerasbn.rewrite`, but for the norm, of which there is whose it is.
+    `settings` are options of `kerasbn.rewrite`, but for the norm, of which there is whose it is; `others` are averaged
+    with each model.
     """
 
     settings: Mapping[str, Any]
+    others: tuple[Path, ...]
     weights: Path | None
     modules: tuple[str, ...]
     custom_objects: tuple[str, ...]
     data: Path | None
     calibrate: Path | None
     blend: float
+    frozen: tuple[str, ...]
+    frozen_statistics: tuple[str, ...]
     fold: bool | None
     opset: int
     quantize: Quantize | None
@@ -62,9 +68,10 @@ class Job:
         Raises:
             KerasBNError: naming the path.
         """
-        kind_of(model, self.weights)
-        for output in outputs:
-            output.check(model, overwrite=self.force)
+        for each in (model, *self.others):
+            kind_of(each, self.weights)
+            for output in outputs:
+                output.check(each, overwrite=self.force)
 
     def samples(self) -> tuple[Any, Any]:
         """What inserted normalizations start from, and what all of them are calibrated on.
@@ -123,9 +130,13 @@ class Work:
             KerasBNError: if any of that cannot be done.
         """
         step(f"Reading {model}")
-        source, notes = read(
-            model, weights=self.job.weights, custom_objects=self.custom_objects, safe=not self.job.unsafe
-        )
+        source, notes = self._read(model)
+        if self.job.others:
+            from kerasbn.averaging import averaged
+
+            others = (self._read(path)[0] for path in self.job.others)
+            source = averaged(itertools.chain([source], others), self.population)
+            notes += (f"Averaged with {listed(map(str, self.job.others))}.",)
         step("Planning")
         plan = self._plan(source)
         if not outputs:
@@ -133,12 +144,16 @@ class Work:
         from kerasbn.catalog.norms import norms_in
 
         rewritten, max_error = self._rewritten(plan, step)
-        notes += tuple(self._calibrated(rewritten, step))
+        notes += (*self._calibrated(rewritten, step), *self._frozen(rewritten))
         result = Result(model, notes, plan, len(norms_in(rewritten)), max_error)
         if self.job.dry_run:
             step("Planning what is folded")
             return dataclasses.replace(result, forecasts=self._forecasts(rewritten, outputs))
         return dataclasses.replace(result, reports=self._write(rewritten, outputs, step))
+
+    def _read(self, model: Path) -> tuple[keras.Model, tuple[str, ...]]:
+        job = self.job
+        return read(model, weights=job.weights, custom_objects=self.custom_objects, safe=not job.unsafe)
 
     def _plan(self, source: keras.Model) -> Plan:
         import keras
@@ -180,6 +195,17 @@ class Work:
         calibrate(model, self.population, blend=self.job.blend)
         if left := [path for norm, path in paths_of_norms(model).items() if is_frozen(norm)]:
             yield f"Frozen, so not calibrated: {listed(left)}."
+
+    def _frozen(self, model: keras.Model) -> Iterator[str]:
+        """Freeze what is to be frozen, and tell of it."""
+        from kerasbn.freezing import freeze
+
+        globs: dict[What, tuple[str, ...]] = {"all": self.job.frozen, "statistics": self.job.frozen_statistics}
+        for what, glob in globs.items():
+            if glob:
+                frozen = freeze(model, glob, what)
+                yield f"Frozen ({what}): {listed(frozen.layers)}."
+                yield from frozen.notes
 
     def _forecasts(self, model: keras.Model, outputs: Sequence[Output]) -> tuple[Forecast, ...]:
         from kerasbn.exporters.served import served

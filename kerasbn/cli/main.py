@@ -60,6 +60,7 @@ _BELOW = {
         ),
         (f"{NAME} net.keras --diagnose --data sample.npz", "What is wrong with its batch normalization."),
         (f"{NAME} models/*.keras -o served/ --format onnx", "All of them in one run."),
+        (f"{NAME} epoch_*.keras --average --calibrate sample.npz -o mean.onnx", "The mean of checkpoints."),
     ),
     "Exit status": (
         (f"{DONE}", "Done and verified."),
@@ -104,6 +105,12 @@ def _read_outputs(context: click.Context, parameter: click.Parameter, paths: tup
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.argument("models", type=_PATH, nargs=-1, required=True, metavar="MODEL...")
+@_input(
+    "--average",
+    is_flag=True,
+    help="Take the MODELs, such as checkpoints of one training, for one model whose weights are the mean of theirs. "
+    "Its statistics are measured on the inputs of --calibrate.",
+)
 @_input("--weights", type=_PATH, metavar="FILE", help="The weights (.h5) of a MODEL that is an architecture in JSON.")
 @_input(
     *("--import", "modules"),
@@ -203,6 +210,18 @@ def _read_outputs(context: click.Context, parameter: click.Parameter, paths: tup
     help="Leave normalization, bias, or the layers whose path matches, out of weight decay. Repeatable.",
 )
 @_training("--l2", type=_SCALE, metavar="STRENGTH", help="Give L2 of this strength to kernels without a regularizer.")
+@_training(
+    *("--freeze", "frozen"),
+    multiple=True,
+    metavar="GLOB",
+    help="Freeze the BN whose path matches, last of all, for fine-tuning. Repeatable.",
+)
+@_training(
+    *("--freeze-statistics", "frozen_statistics"),
+    multiple=True,
+    metavar="GLOB",
+    help="The same for the statistics alone: gamma and beta are trained.",
+)
 @_output(
     *("-o", "--output", "outputs"),
     type=_PATH,
@@ -282,7 +301,7 @@ def _read_outputs(context: click.Context, parameter: click.Parameter, paths: tup
 @_run("-q", "--quiet", is_flag=True, help="Print errors only.")
 @_run("-v", "--verbose", is_flag=True, help="Print the whole plan, and what TensorFlow has to say.")
 @click.version_option(package_name="kerasbn", prog_name=NAME)
-def command(models: tuple[Path, ...], outputs: tuple[Path, ...], **options: Any) -> int:
+def command(models: tuple[Path, ...], outputs: tuple[Path, ...], *, average: bool, **options: Any) -> int:
     """Give each saved Keras MODEL batch normalization, and write it to each OUT.
 
     MODEL is a .keras or .h5 file, the folder of a SavedModel of Keras 2, or an architecture in JSON: with
@@ -294,22 +313,26 @@ def command(models: tuple[Path, ...], outputs: tuple[Path, ...], **options: Any)
     """
     from kerasbn.cli.reporting import Reports
 
-    reports = Reports(options.pop("report_files"), several=len(models) > 1)
+    report_files = options.pop("report_files")
     if options.pop("diagnose"):
         from kerasbn.cli.diagnosing import check_options, diagnosed
 
         check_options(click.get_current_context())
-        return diagnosed(models, reports, options)
+        return diagnosed(models, Reports(report_files, several=len(models) > 1), options)
     from kerasbn.cli.job import Job
     from kerasbn.cli.outputs import targets_of
     from kerasbn.cli.session import Session
 
     if not outputs and not options["dry_run"]:
         raise click.UsageError("Missing option '-o': where to write. '--dry-run' shows the plan without writing.")
+    models, others = models[:1] if average else models, models[1:] if average else ()
+    if average and options["calibrate"] is None:
+        raise click.UsageError("'--average' needs '--calibrate': the mean has statistics that are to be measured.")
     targets = targets_of(models, outputs, options.pop("formats"), options.pop("layout"))
     settings = {name: options.pop(name) for name in _OF_REWRITE}
     of_session = {name: options.pop(name) for name in ("backend", "as_json", "quiet", "verbose")}
-    return Session(Job(settings=settings, **options), targets, reports, **of_session).run()
+    job = Job(settings=settings, others=others, **options)
+    return Session(job, targets, Reports(report_files, targets.several), **of_session).run()
 
 
 def run() -> None:

@@ -397,6 +397,47 @@ def test_blended_statistics_and_frozen_layers(command, tmp_path):
     np.testing.assert_array_equal(written.get_layer("still").moving_mean, source.get_layer("still").moving_mean)
 
 
+def _with_norm(seed):
+    keras.utils.set_random_seed(seed)
+    inner = [layers.Dense(4, name="dense"), layers.BatchNormalization(name="bn"), layers.ReLU()]
+    inner += [layers.Dense(4, activation="relu", name="plain"), layers.Dense(2, name="head")]
+    return randomize(keras.Sequential([keras.Input((6,), name="x"), *inner], name="net"))
+
+
+def test_average(command, tmp_path):
+    members = [_with_norm(seed) for seed in range(3)]
+    for number, each in enumerate(members):
+        each.save(tmp_path / f"{number}.keras")
+    sample = np.random.default_rng(0).normal(size=(64, 6)).astype("float32")
+    np.save(tmp_path / "sample.npy", sample)
+    paths = [tmp_path / f"{number}.keras" for number in range(3)]
+    new = tmp_path / "new.keras"
+    assert command(*paths, "--average", "-o", new)[0] == 2
+    options = ("--position", "none", "--calibrate", tmp_path / "sample.npy")
+    status, out, errors = command(*paths, "--average", "-o", new, *options)
+    assert (status, errors) == (0, [])
+    assert "Averaged with" in out
+    assert_same_function(kerasbn.average(members, sample), keras.models.load_model(new))
+    status, _, errors = command(*paths, "--average", "-o", paths[2], *options, "--force")
+    assert (status, "2.keras" in " ".join(errors)) == (2, True)
+
+
+def test_freeze(command, tmp_path):
+    source = _with_norm(0)
+    source.save(tmp_path / "m.keras")
+    freeze = ("--freeze", "bn", "--freeze-statistics", "plain_*")
+    status, out, errors = command(tmp_path / "m.keras", "-o", tmp_path / "new.keras", *freeze)
+    assert (status, errors) == (0, [])
+    assert "Frozen (all): 'bn'." in out
+    written = keras.models.load_model(tmp_path / "new.keras")
+    assert not written.get_layer("bn").trainable
+    assert written.get_layer("plain_bn").frozen_statistics
+    assert_same_function(source, written)
+    status, _, errors = command(tmp_path / "m.keras", "-o", tmp_path / "other.keras", "--freeze", "none_*")
+    assert (status, "'none_*'" in " ".join(errors)) == (2, True)
+    assert not (tmp_path / "other.keras").exists()
+
+
 def test_data(command, folder, tmp_path):
     source = keras.models.load_model(folder / "m.keras")
     sample = np.random.default_rng(0).normal(3, 2, (64, *source.inputs[0].shape[1:])).astype("float32")

@@ -34,6 +34,11 @@ class Dataset:
         parts = (self.train, self.validation, self.test)
         return Dataset(*((function(inputs), labels) for inputs, labels in parts))
 
+    def relabelled(self, function: Any) -> Dataset:
+        """The same with a function applied to the labels."""
+        parts = (self.train, self.validation, self.test)
+        return Dataset(*((inputs, function(labels)) for inputs, labels in parts))
+
 
 def digits() -> Dataset:
     """The 1797 handwritten digits of scikit-learn, 64 numbers in [0, 1] each, in 10 classes."""
