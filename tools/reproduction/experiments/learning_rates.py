@@ -1,4 +1,4 @@
-"""BN bears learning rates that are too high for the network without.
+"""BN ahead of the activation bears rates that are too high for the network without; behind sigmoids it does not.
 
 Three networks with plain SGD: the rate is raised from the best one of the network without BN, by
 5 and 30 as in the paper (Ioffe and Szegedy, 2015, section 4.2.2), and beyond. A rate counts as
