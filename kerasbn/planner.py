@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, Unpack, cast
+from typing import Any, Unpack
 
 import keras
 from rich.console import Console, ConsoleOptions
@@ -223,7 +223,7 @@ def applied(plan: Plan) -> keras.Model:
     """The model that a plan gives which was made a moment ago; `Plan.apply` sees to it that an older one still fits."""
     built, fitted = _built(plan)
     data = plan.options["data"]
-    layers = [cast("keras.layers.Layer", built.made[spec]) for spec in _inserted(plan.edits)]
+    layers = [built.layer_of(spec) for spec in _inserted(plan.edits)]
     once = [*data] if fitted and isinstance(data, Iterator) else None  # it is gone through twice
     if fitted:
         fit(plan._source.graph, built.model, fitted, data if once is None else iter(once))
@@ -238,7 +238,7 @@ def _built(plan: Plan) -> tuple[Built, Mapping[str, keras.layers.Layer]]:
     with in_turn():
         graph = apply(plan._source.graph, (change for edit in plan.edits for change in edit.changes))
         built = plan._source.build(graph, Tempo.asked_for(plan.options))
-    layers = {address: cast("keras.layers.Layer", built.made[spec]) for address, spec in plan._fitted.items()}
+    layers = {address: built.layer_of(spec) for address, spec in plan._fitted.items()}
     return built, layers
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import keras
 
@@ -33,6 +33,11 @@ class Built:
     model: keras.Model
     successors: Mapping[int, keras.Variable]
     made: Mapping[Operation, keras.Operation]
+
+    def layer_of(self, spec: LayerSpec) -> keras.layers.Layer:
+        """The layer that a spec has become, whatever other edits have changed of it."""
+        asked = {each.asked_for: each for each in self.made if isinstance(each, LayerSpec) and each.asked_for}
+        return cast("keras.layers.Layer", self.made[asked.get(spec, spec)])
 
 
 def build(graph: Graph, *, copy: bool = True) -> Built:

@@ -59,12 +59,14 @@ class LayerSpec:
         origin: The layer that this one replaces. Its weights carry over by name, also the
             progress of the optimizer on them.
         values: Weights that start from something else, with what gives the value.
+        asked_for: The spec that this one was before another edit changed its arguments, if one did.
     """
 
     cls: type[keras.layers.Layer]
     config: Mapping[str, Any]
     origin: keras.layers.Layer | None = None
     values: Values = dataclasses.field(default_factory=dict)
+    asked_for: LayerSpec | None = dataclasses.field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -81,7 +83,7 @@ class LayerSpec:
             own = {argument: value for argument, value in changes.items() if argument in self.config}
             inner = {argument: value for argument, value in changes.items() if argument not in own}
             changes = {**own, **{argument: spec.with_config(**inner) for argument, spec in wrapped.items()}}
-        return dataclasses.replace(self, config={**self.config, **changes})
+        return dataclasses.replace(self, config={**self.config, **changes}, asked_for=self.asked_for or self)
 
     @property
     def wrapped(self) -> Mapping[str, LayerSpec]:

@@ -336,6 +336,7 @@ def test_dropout_ahead_of_its_normalization(kind, wrapped, normalized):
             assert cells[0].recurrent_dropout == rates[1]
         assert (Reason.RECURRENT_DROPOUT in reasons(plan)) == (option == "redundant")
         assert_same_function(source, result, X)
+    assert_same_function(source, kerasbn.rewrite(source, recurrent="sequence_wise", dropout="all", data=X), X)
 
 
 def test_dropout_layer_ahead_of_a_recurrent_layer_goes_if_that_is_normalized():
