@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kerasbn.errors import KerasBNError as KerasBNError
 from kerasbn.errors import ModelFileError as ModelFileError
 from kerasbn.errors import OptionError as OptionError
+from kerasbn.errors import ProcessError as ProcessError
 from kerasbn.errors import UnsupportedModelError as UnsupportedModelError
 from kerasbn.errors import VerificationError as VerificationError
 
@@ -68,7 +69,7 @@ _LAZY = {
 }
 
 __all__ = [
-    *("KerasBNError", "ModelFileError", "OptionError", "UnsupportedModelError", "VerificationError"),
+    *("KerasBNError", "ModelFileError", "OptionError", "ProcessError", "UnsupportedModelError", "VerificationError"),
     *_LAZY,
 ]
 

@@ -472,6 +472,74 @@ def every_call_made() -> Iterator[None]:
         tensorflow.config.run_functions_eagerly(before)
 
 
+@contextlib.contextmanager
+def aside(model: keras.Model) -> Iterator[None]:
+    """Inside, a model runs in this process, without gradients, and what it writes to its variables is forgotten.
+
+    Of variables that it shares with other processes it has copies of its own, so that each process may run it as often
+    as it likes.
+
+    Raises:
+        ValueError: if this process has no more than a part of a variable.
+    """
+    with without_gradients():
+        if not is_shared(model):
+            with keras.StatelessScope():
+                yield
+            return
+        with undistributed(), keras.StatelessScope([(each, own_copy(each)) for each in model.variables]):
+            yield
+
+
+def without_gradients() -> Any:
+    """A context in which torch keeps nothing for gradients; the others keep it only where they are asked to."""
+    if keras.backend.backend() != "torch":
+        return contextlib.nullcontext()
+    import torch
+
+    return torch.no_grad()
+
+
+@contextlib.contextmanager
+def undistributed() -> Iterator[None]:
+    """Inside, Keras makes and runs in this process what `keras.distribution` would spread over several."""
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
+
+
+def is_shared(model: keras.Model) -> bool:
+    """Whether several processes hold the variables of a model together, as JAX's do with `keras.distribution`."""
+    return keras.backend.backend() == "jax" and any(
+        isinstance(each.value, jax.Array) and not each.value.is_fully_addressable for each in model.variables
+    )
+
+
+def own_copy(variable: keras.Variable) -> Any:
+    """The value of a variable; where several processes share it, put together from what this one holds.
+
+    Raises:
+        ValueError: if that is no more than a part of it.
+    """
+    value = variable.value
+    if keras.backend.backend() != "jax" or value.is_fully_addressable:
+        return value
+    if value.is_fully_replicated:
+        return value.addressable_data(0)
+    whole, missing = np.empty(value.shape, value.dtype), np.ones(value.shape, bool)
+    for shard in value.addressable_shards:
+        whole[shard.index], missing[shard.index] = shard.data, False
+    if missing.any():
+        raise ValueError(
+            f"of {variable.path!r} this process holds only a part. Lay the mesh out so that the axis of the model is "
+            "within a process, or load the model without keras.distribution"
+        )
+    return whole
+
+
 def is_traced(tensor: Any) -> bool:
     """Whether a tensor stands for values that are not there yet, in a function that is being compiled."""
     match keras.backend.backend():
@@ -571,7 +639,8 @@ def batches_of(*data: Any, batch_size: int, shuffle: bool = False) -> tuple[Iter
         raise ValueError("it is Python numbers, to be made arrays with numpy.asarray")
     if isinstance(data[0], Iterator):  # Keras takes none that yields inputs alone
         return data[0], math.inf if isinstance(data[0], itertools.cycle) else None
-    adapter = get_data_adapter(*data, batch_size=batch_size, shuffle=shuffle)
+    with undistributed():  # which deals a dataset out to the processes, and refuses all else: this is one's share
+        adapter = get_data_adapter(*data, batch_size=batch_size, shuffle=shuffle)
     count = adapter.num_batches
     if count is None and _never_ends(data[0]):
         count = math.inf
@@ -764,7 +833,15 @@ def set_value(variable: Any, value: Any) -> None:
     elif variable._value is None:
         variable._initializer = lambda shape, dtype=None: _filling(shape, dtype, value)
     else:
-        variable.assign(_filling(variable.shape, variable.dtype, value))
+        variable.assign(_placed(variable, _filling(variable.shape, variable.dtype, value)))
+
+
+def _placed(variable: keras.Variable, value: Any) -> Any:
+    """A value where a variable is that several processes share, for which JAX would have to ask all of them."""
+    if keras.backend.backend() != "jax" or variable.value.is_fully_addressable or not value.is_fully_addressable:
+        return value
+    whole = np.asarray(value)
+    return jax.make_array_from_callback(whole.shape, variable.value.sharding, whole.__getitem__)
 
 
 def _filling(shape: Any, dtype: Any, value: Any) -> Any:

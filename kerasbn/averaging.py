@@ -19,7 +19,9 @@ from kerasbn.turns import in_turn
 ModelOrFile: TypeAlias = keras.Model | str | os.PathLike[str]
 
 
-def average(models_or_files: Sequence[ModelOrFile], data: Any, steps: int | None = None) -> keras.Model:
+def average(
+    models_or_files: Sequence[ModelOrFile], data: Any, steps: int | None = None, *, synchronized: bool = False
+) -> keras.Model:
     """Average the weights of several models of one architecture, and measure the statistics of the result.
 
     For the checkpoints of one training (stochastic weight averaging) or several fine-tunings of one model (a model
@@ -36,6 +38,8 @@ def average(models_or_files: Sequence[ModelOrFile], data: Any, steps: int | None
         models_or_files: Models, or files of them as for `kerasbn.load`; one is in memory at a time.
         data: A sample of the inputs of training, as for `kerasbn.calibrate`.
         steps: How many batches of it to take. Defaults to `None`: all there are.
+        synchronized: Whether each of several processes gives a share of the data, as for `kerasbn.calibrate`. Defaults
+            to `False`.
 
     Returns:
         A new model, compiled as the first is. Weights that are no floats are those of the first.
@@ -53,10 +57,12 @@ def average(models_or_files: Sequence[ModelOrFile], data: Any, steps: int | None
     members = [*models_or_files]
     if not members or isinstance(models_or_files, str):
         raise OptionError(f"Option models_or_files is {models_or_files!r}; it must be a list of models or files.")
-    return averaged(map(_model, members), data, steps)
+    return averaged(map(_model, members), data, steps, synchronized=synchronized)
 
 
-def averaged(members: Iterable[keras.Model], data: Any, steps: int | None = None) -> keras.Model:
+def averaged(
+    members: Iterable[keras.Model], data: Any, steps: int | None = None, *, synchronized: bool = False
+) -> keras.Model:
     """The same of models that come one by one, at least one."""
     count = 0
     for count, member in enumerate(members, 1):
@@ -69,7 +75,7 @@ def averaged(members: Iterable[keras.Model], data: Any, steps: int | None = None
     for weight, total in zip(result.weights, sums, strict=True):
         if total is not None:
             _keras.set_value(weight, total / count)
-    return calibrate(result, data, steps, frozen=True)
+    return calibrate(result, data, steps, frozen=True, synchronized=synchronized)
 
 
 @in_turn()

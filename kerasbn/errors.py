@@ -39,6 +39,10 @@ class OptionError(KerasBNError):
     """An option has a value that is not valid, or that does not fit the model."""
 
 
+class ProcessError(KerasBNError):
+    """Of several processes that share a computation, another one failed or is gone."""
+
+
 def quoted(error: BaseException) -> str:
     """Another library's message as one line of plain text, to be quoted in ours. The end of a long one is cut.
 

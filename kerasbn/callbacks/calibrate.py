@@ -47,6 +47,8 @@ class Calibrate(keras.callbacks.Callback):
             batches from is better given as another object.
         steps: How many batches of it to take. Defaults to `20`; `None`: all there are.
         ema: Whether to put the optimizer's averages of the weights in place, where it keeps any. Defaults to `True`.
+        synchronized: Whether each process that trains gives a share of the data, as for `kerasbn.calibrate`. Defaults
+            to `False`.
 
     Raises:
         OptionError: for an option of the wrong kind, and for data that does not fit the model.
@@ -56,7 +58,7 @@ class Calibrate(keras.callbacks.Callback):
     - [Izmailov et al., 2018](https://arxiv.org/abs/1803.05407), section 3.2, averaged weights need new statistics.
     """
 
-    def __init__(self, data: Any, steps: int | None = 20, ema: bool = True) -> None:
+    def __init__(self, data: Any, steps: int | None = 20, ema: bool = True, synchronized: bool = False) -> None:
         super().__init__()
         check_steps(steps)
         if not isinstance(ema, bool):
@@ -65,6 +67,7 @@ class Calibrate(keras.callbacks.Callback):
         self._once = isinstance(data, Iterator)
         self._steps = steps
         self._ema = ema
+        self._synchronized = synchronized
         self._own: Values = []  # the model's, while others are in place
         self._ready: Values = []  # the others, for as long as an epoch lasts
 
@@ -118,11 +121,14 @@ class Calibrate(keras.callbacks.Callback):
         try:
             _set((weight, average.numpy()) for weight, average in averages)
             data = iter(self._data) if self._once else self._data
-            measure(self.model, data, self._steps, norms=[norm for norm in norms_in(self.model) if not is_frozen(norm)])
+            measure(self.model, data, self._steps, chosen=self._unfrozen, synchronized=self._synchronized)
         except BaseException:
             self._put_back()
             raise
         self._ready = _values(variable for variable, _ in self._own)
+
+    def _unfrozen(self) -> list[keras.layers.BatchNormalization]:
+        return [norm for norm in norms_in(self.model) if not is_frozen(norm)]
 
     def _averages(self) -> list[tuple[keras.Variable, keras.Variable]]:
         optimizer = getattr(self.model, "optimizer", None)

@@ -49,7 +49,7 @@ class Evidence:
 def watched(model: keras.Model, data: Any, steps: int | None) -> Evidence:
     """Run a model on data, which leaves it as it is."""
     watch = _Watch(model)
-    with keras.StatelessScope():  # moving statistics and random numbers are forgotten in the end
+    with _keras.aside(model):  # moving statistics and random numbers are forgotten in the end
         for inputs in batches(model, data, "Diagnosing", steps):
             with running(model):
                 watch.take(inputs)

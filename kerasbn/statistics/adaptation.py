@@ -14,7 +14,12 @@ from kerasbn.statistics.calibration import calibrate, put_back, statistics_of
 
 @contextlib.contextmanager
 def adapted(
-    model: keras.Model, data: Any, layers: str | Iterable[str] = "*", blend: float = 1.0
+    model: keras.Model,
+    data: Any,
+    layers: str | Iterable[str] = "*",
+    blend: float = 1.0,
+    *,
+    synchronized: bool = False,
 ) -> Iterator[keras.Model]:
     """Inside of a `with`, a model has the statistics of other data; afterwards its own again, bit for bit.
 
@@ -35,6 +40,8 @@ def adapted(
         layers: A glob over the paths of batch normalizations, or several; frozen ones too. Defaults to `"*"`: all.
         blend: How much the new statistics count against the model's own, from 0 to 1. Defaults to `1.0`. For n new
             examples Schneider et al. (2020) use n / (n + N), with N about 16.
+        synchronized: Whether each of several processes gives a share of the data, as for `kerasbn.calibrate`. Defaults
+            to `False`.
 
     Yields:
         The model.
@@ -50,6 +57,6 @@ def adapted(
     """
     kept = statistics_of(norms_in(model))
     try:
-        yield calibrate(model, data, layers=layers, frozen=True, blend=blend)
+        yield calibrate(model, data, layers=layers, frozen=True, blend=blend, synchronized=synchronized)
     finally:
         put_back(kept)

@@ -18,9 +18,11 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
 
 from kerasbn import _keras
 from kerasbn.arrays import Array, array_of
@@ -29,10 +31,11 @@ from kerasbn.errors import OptionError, UnsupportedModelError, listed
 from kerasbn.graph.model import CallSite, Graph, Value
 from kerasbn.graph.read import check_model, read_to_run
 from kerasbn.graph.run import Run, Runner, call_at_inference, nbytes_of
+from kerasbn.processes import Processes, processes_for
 from kerasbn.progress import shown
 from kerasbn.statistics.data import batches, check_steps, tells_its_end, until_its_end
 from kerasbn.statistics.measured import check_finite, set_statistics
-from kerasbn.statistics.moments import Meter
+from kerasbn.statistics.moments import Meter, Norm, pooled, row_of, size_of_row
 from kerasbn.statistics.running import running
 
 _WAITING_BYTES = 2**31
@@ -50,6 +53,7 @@ def calibrate(
     frozen: bool = False,
     blend: float = 1.0,
     passes: int | None = None,
+    synchronized: bool = False,
 ) -> keras.Model:
     """Re-estimate the statistics that batch normalization uses at inference, over a sample of data.
 
@@ -84,6 +88,10 @@ def calibrate(
         passes: How many times to go through the data, all layers measured at once: cheaper in a deep network with
             large inputs, where the exact way takes a pass for each layer. One pass normalizes by the batch
             ahead of each layer, so it wants batches of the size of training. Defaults to `None`: exact.
+        synchronized: Whether the processes that share the training of the model each give a share of the data, of any
+            size, none (`()`) included, and all end with the statistics of the whole, the same to the last bit. All of
+            them call this then, with the same options; where one fails, all do. Defaults to `False`: the data is
+            that of this process alone.
 
     Returns:
         The model.
@@ -94,19 +102,24 @@ def calibrate(
             before then, and after an interrupt.
         UnsupportedModelError: if the model was not built yet or has no `call`, or calls a batch
             normalization in a way that hides its values, such as `keras.ops.vectorized_map`.
+        ProcessError: if another process fails, or is gone. The statistics are as before then.
 
     Reference:
 
     - [Ioffe and Szegedy, 2015](https://arxiv.org/abs/1502.03167), Algorithm 2.
     - [Schneider et al., 2020](https://arxiv.org/abs/2006.16971), section 3, blended statistics.
     """
-    check_steps(steps)
-    _check_share(blend)
-    _check_passes(passes)
-    _check(model)
-    norms = chosen_norms(model, layers)
-    chosen = norms if frozen else _unfrozen(norms)
-    measure(model, data, steps, norms=chosen, blend=blend, passes=passes)
+    check_model(model)
+
+    def chosen() -> Iterable[Norm]:
+        check_steps(steps)
+        _check_share(blend)
+        _check_passes(passes)
+        _check(model)
+        norms = chosen_norms(model, layers)
+        return norms if frozen else _unfrozen(norms)
+
+    measure(model, data, steps, chosen=chosen, blend=blend, passes=passes, synchronized=synchronized)
     return model
 
 
@@ -115,31 +128,41 @@ def measure(
     data: Any,
     steps: int | None,
     *,
-    norms: Iterable[keras.layers.BatchNormalization],
+    chosen: Callable[[], Iterable[Norm]],
     blend: float = 1.0,
     passes: int | None = None,
+    synchronized: bool = False,
 ) -> None:
-    """Give some batch normalizations statistics measured on data; see `calibrate`."""
-    _check(model)
-    chosen = statistics_of(norms)
-    if not chosen:
+    """Give the batch normalizations that are chosen statistics measured on data; see `calibrate`."""
+    processes = processes_for(model, synchronized=synchronized)
+
+    def begin() -> _Calibration | None:
+        _check(model)
+        norms = statistics_of(chosen())
+        return _Calibration(model, data, steps, norms, blend, passes, processes) if norms else None
+
+    calibration = processes.alike(begin, str)
+    if calibration is None:
         return
     try:
-        calibration = _Calibration(model, data, steps, chosen, blend)
-        calibration.run() if passes is None else calibration.run_in(passes)
+        calibration.run()
     except BaseException:  # an interrupt as well
-        put_back(chosen)
+        calibration.undo()
         raise
 
 
 def statistics_of(
-    norms: Iterable[keras.layers.BatchNormalization],
-) -> dict[keras.layers.BatchNormalization, tuple[Array, Array]]:
+    norms: Iterable[Norm],
+) -> dict[Norm, tuple[Array, Array]]:
     """The means and variances that batch normalizations have, those that were built."""
-    return {norm: (array_of(norm.moving_mean), array_of(norm.moving_variance)) for norm in norms if norm.built}
+    return {
+        norm: (array_of(_keras.own_copy(norm.moving_mean)), array_of(_keras.own_copy(norm.moving_variance)))
+        for norm in norms
+        if norm.built
+    }
 
 
-def put_back(kept: Mapping[keras.layers.BatchNormalization, tuple[Array, Array]]) -> None:
+def put_back(kept: Mapping[Norm, tuple[Array, Array]]) -> None:
     """Give batch normalizations the means and variances that they had."""
     for norm, statistics in kept.items():
         set_statistics(norm, *statistics)
@@ -153,8 +176,10 @@ class _Calibration:
         model: keras.Model,
         data: Any,
         steps: int | None,
-        chosen: Mapping[keras.layers.BatchNormalization, tuple[Array, Array]],
+        chosen: Mapping[Norm, tuple[Array, Array]],
         blend: float,
+        passes: int | None,
+        processes: Processes,
     ) -> None:
         self._model = model
         self._once = _held(data, steps) if isinstance(data, Iterator) else None
@@ -162,6 +187,8 @@ class _Calibration:
         self._steps = steps
         self._before = chosen
         self._blend = blend
+        self._passes = passes
+        self._processes = processes
         graph = read_to_run(model) if _keras.is_graph(model) else _as_one_call(model)
         self._runner = Runner(graph, lambda site: any(norm in chosen for norm in norms_in(site.operation)))
         self._norms = {
@@ -169,42 +196,80 @@ class _Calibration:
         }
         self._stage_of = _stages(self._runner.sites, self._norms)
         self._waiting: list[Run] = []
-        self._meter = Meter()
+
+    def __str__(self) -> str:
+        """What has to be alike where several processes calibrate."""
+        layers = [(norm.name, tuple(norm.moving_mean.shape)) for norm in self._before]
+        return repr((layers, [*self._stage_of.values()], self._blend, self._passes))
 
     def run(self) -> None:
-        """Go through all stages."""
-        last = max((stage + len(self._norms[site]) for site, stage in self._stage_of.items()), default=0)
-        for stage in range(last):
-            waiting: list[Run] = []
-            size = 0
-            for run in self._runs(f"Calibrating, layer {stage + 1} of {last}"):
-                with running(self._model), keras.StatelessScope():  # no state of a recurrent layer is written
-                    self._advance(run, stage)
-                size += run.nbytes
-                if size <= _WAITING_BYTES:
-                    waiting.append(run)
-                else:
-                    waiting.clear()
-            self._waiting = waiting
-            self._take(self._meter)
+        """Measure layer after layer, or all at once so many times."""
+        if self._passes is None:
+            self._run_in_stages()
+        else:
+            self._run_in(self._passes)
 
-    def run_in(self, passes: int) -> None:
-        """Measure all layers at once, so many times."""
+    def undo(self) -> None:
+        """Put back the statistics that there were."""
+        put_back(self._before)
+
+    def _run_in_stages(self) -> None:
+        last = max((stage + len(self._norms[site]) for site, stage in self._stage_of.items()), default=0)
+        meter = Meter()
+        for stage in range(last):
+            sites = [site for site, first in self._stage_of.items() if first <= stage < first + len(self._norms[site])]
+            norms = list(dict.fromkeys(norm for site in sites for norm in self._norms[site]))
+            doing = f"Calibrating, layer {stage + 1} of {last}"
+            self._measure(norms, meter, partial(self._go_through, stage, doing, meter))
+
+    def _go_through(self, stage: int, doing: str, meter: Meter) -> bool:
+        """Take all batches through a stage; whether there were any."""
+        waiting: list[Run] = []
+        size, any_batch = 0, False
+        for run in self._runs(doing):
+            any_batch = True
+            with running(self._model), _keras.aside(self._model):  # no state of a recurrent layer is written
+                self._advance(run, stage, meter)
+            size += run.nbytes
+            if size <= _WAITING_BYTES:
+                waiting.append(run)
+            else:
+                waiting.clear()
+        self._waiting = waiting
+        return any_batch
+
+    def _run_in(self, passes: int) -> None:
         norms = list(self._before)
         for number in range(passes):
             meter = Meter()
-            for run in self._runs(f"Calibrating, pass {number + 1} of {passes}"):
-                first = _by_the_batch(norms) if number == 0 else contextlib.nullcontext()
-                with running(self._model), keras.StatelessScope(), _keras.observed(norms, meter), first:
-                    self._runner.advance(run, call_at_inference, hold=lambda site: not site.outputs)
-                    for site in self._runner.sites:
-                        if not site.outputs:  # a model as one call
-                            self._runner.call(run, site, call_at_inference)
-            self._take(meter)
+            doing = f"Calibrating, pass {number + 1} of {passes}"
+            self._measure(norms, meter, partial(self._pass, doing, meter, by_the_batch=number == 0))
 
-    def _take(self, meter: Meter) -> None:
-        """Let the layers have what was measured."""
-        for norm, moments in meter.read():
+    def _pass(self, doing: str, meter: Meter, *, by_the_batch: bool) -> bool:
+        """Take all batches through the model; whether there were any."""
+        norms = list(self._before)
+        any_batch = False
+        for run in self._runs(doing):
+            any_batch = True
+            first = _by_the_batch(norms) if by_the_batch else contextlib.nullcontext()
+            with running(self._model), _keras.aside(self._model), _keras.observed(norms, meter), first:
+                self._runner.advance(run, call_at_inference, hold=lambda site: not site.outputs)
+                for site in self._runner.sites:
+                    if not site.outputs:  # a model as one call
+                        self._runner.call(run, site, call_at_inference)
+        return any_batch
+
+    def _measure(self, norms: list[Norm], meter: Meter, go: Callable[[], bool]) -> None:
+        """Let layers have the moments that the batches of all processes have there."""
+
+        def found() -> Array:
+            any_batch = go()
+            return np.append(row_of(dict(meter.read()), norms), float(any_batch))
+
+        rows, any_batch = np.split(self._processes.share(found, size_of_row(norms) + 1), [-1], axis=1)
+        if not any_batch.any():
+            raise OptionError("Option data holds no batch on any of the processes. Give one of them a sample at least.")
+        for norm, moments in pooled(rows, norms):
             check_finite(norm, moments)
             measured = (moments.mean, moments.variance)
             pairs = zip(self._before[norm], measured, strict=True)
@@ -219,10 +284,11 @@ class _Calibration:
             yield from shown(self._waiting, doing, len(self._waiting))
         else:
             data = self._data if self._once is None else iter(self._once)
-            for inputs in batches(self._model, data, doing, self._steps):
+            several = self._processes.count > 1
+            for inputs in batches(self._model, data, doing, self._steps, may_be_none=several):
                 yield self._runner.start(inputs)
 
-    def _advance(self, run: Run, stage: int) -> None:
+    def _advance(self, run: Run, stage: int, meter: Meter) -> None:
         """Take a batch as far as the statistics known by now go, and measure what is next there."""
 
         def unknown(site: CallSite) -> bool:
@@ -231,12 +297,12 @@ class _Calibration:
         self._runner.advance(run, call_at_inference, hold=unknown)
         for site, first in self._stage_of.items():
             if first <= stage < first + len(self._norms[site]):
-                with _keras.observed(self._norms[site], _nth(stage - first, self._meter)):
+                with _keras.observed(self._norms[site], _nth(stage - first, meter)):
                     self._runner.call(run, site, call_at_inference)
 
 
 @contextlib.contextmanager
-def _by_the_batch(norms: Collection[keras.layers.BatchNormalization]) -> Iterator[None]:
+def _by_the_batch(norms: Collection[Norm]) -> Iterator[None]:
     """Inside, batch normalizations run as in training, frozen or not."""
     with thawed(norms), _keras.told(norms, training=True):
         yield
@@ -266,7 +332,7 @@ def _check_passes(passes: Any) -> None:
         raise OptionError(f"Option passes is {passes!r}; it must be a positive number of passes, or None.")
 
 
-def _unfrozen(norms: Mapping[keras.layers.BatchNormalization, str]) -> list[keras.layers.BatchNormalization]:
+def _unfrozen(norms: Mapping[Norm, str]) -> list[Norm]:
     """Those that train; of the others a warning says that they are left alone."""
     left = [path for norm, path in norms.items() if is_frozen(norm)]
     if left:
@@ -298,9 +364,7 @@ def _held(batches: Iterator[Any], steps: int | None) -> list[Any]:
     return held
 
 
-def _stages(
-    sites: tuple[CallSite, ...], norms: Mapping[CallSite, list[keras.layers.BatchNormalization]]
-) -> dict[CallSite, int]:
+def _stages(sites: tuple[CallSite, ...], norms: Mapping[CallSite, list[Norm]]) -> dict[CallSite, int]:
     """For each call site with normalizations, the stage at which the first of them is measured.
 
     A site has one stage for each normalization in it, behind those of all sites that it depends
@@ -320,7 +384,7 @@ def _nth(number: int, meter: Meter) -> Callable[..., None]:
     """Passes on to a meter the calls of one normalization: the one that is the nth to be called."""
     order: dict[Any, int] = {}
 
-    def note(norm: keras.layers.BatchNormalization, *args: Any, **kwargs: Any) -> None:
+    def note(norm: Norm, *args: Any, **kwargs: Any) -> None:
         if order.setdefault(norm, len(order)) == number:
             meter(norm, *args, **kwargs)
 

@@ -19,7 +19,9 @@ _MOST = 10_000
 """How many batches of an iterator that does not tell its end are waited for."""
 
 
-def batches(model: keras.Model, data: Any, doing: str, steps: int | None = None) -> Iterator[list[Any]]:
+def batches(
+    model: keras.Model, data: Any, doing: str, steps: int | None = None, *, may_be_none: bool = False
+) -> Iterator[list[Any]]:
     """The inputs of a model, batch by batch: flat, as tensors, in the dtypes of the model's inputs.
 
     Args:
@@ -30,10 +32,13 @@ def batches(model: keras.Model, data: Any, doing: str, steps: int | None = None)
             insists on; a last batch that is smaller than that is left out.
         doing: What the batches are for, shown as progress.
         steps: The most batches to take. Defaults to `None`: all.
+        may_be_none: Whether there may be no batch at all, as in `()`. Defaults to `False`.
 
     Raises:
         OptionError: if the data is of another kind, does not fit the model, is empty, or never ends.
     """
+    if may_be_none and not keras.tree.flatten(data):
+        return
     is_graph = _keras.is_graph(model)
     specs = keras.tree.flatten(model.inputs) if is_graph else []
     size = next((spec.shape[0] for spec in specs if spec.shape[0] is not None), None)
@@ -52,7 +57,7 @@ def batches(model: keras.Model, data: Any, doing: str, steps: int | None = None)
         if rows != {0} and rows >= {size} - {None}:
             empty = False
             yield tensors
-    if empty:
+    if empty and not may_be_none:
         examples = "" if size is None else f" of {size} examples, as model {model.name!r} takes them"
         raise OptionError(f"Option data holds no batch{examples}. A generator gives its batches once: make a new one.")
 

@@ -72,7 +72,7 @@ def fit(source: Graph, model: keras.Model, replaced: Mapping[str, keras.layers.L
     layers = fitting.run()
     moved, size = 0.0, 0.0
     for each in inputs:
-        with running(model), keras.StatelessScope():
+        with running(model), _keras.aside(model):
             pairs = zip(*(outputs_of(graph, each, call_at_inference) for graph in (source, read(model))), strict=True)
             for old, new in ((array_of(old), array_of(new)) for old, new in pairs):
                 moved, size = moved + float(np.sum((new - old) ** 2)), size + float(np.sum(old**2))
@@ -106,7 +106,7 @@ class _Fitting:
             given = fitted.begin()
             found = self._known.get(layer)
             for old_run, new_run in self._runs():
-                with running(self._model), keras.StatelessScope():
+                with running(self._model), _keras.aside(self._model):
                     wanted = self._wanted(old_run, self._old_sites[place], later)
                     self._new.advance(new_run, call_at_inference, hold=not_yet)
                     (value, *_), _ = filled(self._new_sites[place], new_run.values)

@@ -51,7 +51,7 @@ def start_from_measured(model: keras.Model, layers: Iterable[keras.layers.Layer]
         # Nothing is written: no moving average, no state of a recurrent layer.
         with (
             running(model),
-            keras.StatelessScope(),
+            _keras.aside(model),
             _keras.observed(norms, meter),
             _keras.told(norms, training=not preserve),
         ):

@@ -9,8 +9,10 @@ var   = m2/(n - 1)                                 (Ioffe & Szegedy, 2015, Algor
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any
+import functools
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -20,6 +22,8 @@ from kerasbn import _keras
 from kerasbn.arrays import Array, array_of
 from kerasbn.errors import UnsupportedModelError
 from kerasbn.serializable._kernels.arrangement import spread
+
+Norm: TypeAlias = keras.layers.BatchNormalization
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,6 +61,30 @@ class Moments:
         return Moments(count, mean, squares)
 
 
+def row_of(moments: Mapping[Norm, Moments], norms: Sequence[Norm]) -> Array:
+    """The moments of some batch normalizations in one row of numbers: of each the count, the means, the squares."""
+    empty = {norm: np.zeros(norm.moving_mean.shape[0]) for norm in norms}
+    found = [moments.get(norm, Moments(0.0, empty[norm], empty[norm])) for norm in norms]
+    return np.concatenate([np.zeros(0), *(np.concatenate([[each.count], each.mean, each.squares]) for each in found)])
+
+
+def size_of_row(norms: Sequence[Norm]) -> int:
+    """How many numbers that takes."""
+    return sum(1 + 2 * int(norm.moving_mean.shape[0]) for norm in norms)
+
+
+def pooled(rows: Array, norms: Sequence[Norm]) -> Iterator[tuple[Norm, Moments]]:
+    """The moments in several such rows, pooled in their order, of each that got any value."""
+    start = 0
+    for norm in norms:
+        channels = int(norm.moving_mean.shape[0])
+        parts = (np.split(row[start : start + 1 + 2 * channels], [1, 1 + channels]) for row in rows)
+        total = functools.reduce(operator.add, (Moments(float(count[0]), *rest) for count, *rest in parts))
+        if total.count:
+            yield norm, total
+        start += 1 + 2 * channels
+
+
 class Meter:
     """The moments of what batch normalizations get, pooled over all their calls.
 
@@ -64,12 +92,10 @@ class Meter:
     """
 
     def __init__(self) -> None:
-        self._moments: dict[keras.layers.BatchNormalization, Moments] = {}
-        self._hidden: dict[keras.layers.BatchNormalization, None] = {}
+        self._moments: dict[Norm, Moments] = {}
+        self._hidden: dict[Norm, None] = {}
 
-    def __call__(
-        self, norm: keras.layers.BatchNormalization, inputs: Any, training: Any = None, mask: Any = None
-    ) -> None:
+    def __call__(self, norm: Norm, inputs: Any, training: Any = None, mask: Any = None) -> None:
         """Take a batch in."""
         if _keras.is_traced(inputs):
             self._hidden[norm] = None
@@ -77,7 +103,7 @@ class Meter:
         moments = moments_of(inputs, norm.axis, mask)
         self._moments[norm] = self._moments[norm] + moments if norm in self._moments else moments
 
-    def read(self) -> Iterator[tuple[keras.layers.BatchNormalization, Moments]]:
+    def read(self) -> Iterator[tuple[Norm, Moments]]:
         """The moments of each that got any value.
 
         Raises:
@@ -88,7 +114,7 @@ class Meter:
         return ((norm, moments) for norm, moments in self._moments.items() if moments.count)
 
 
-def hidden(norm: keras.layers.BatchNormalization) -> UnsupportedModelError:
+def hidden(norm: Norm) -> UnsupportedModelError:
     """The error for a batch normalization that is called where its values are not there yet."""
     return UnsupportedModelError(
         f"Layer {norm.name!r} is called inside of a function that is compiled on the way, such as that of "

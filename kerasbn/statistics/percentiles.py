@@ -64,7 +64,7 @@ class Watch:
 
         runner = Runner(self._graph, self._is_watched)
         (inputs,) = batches(self._graph.model, iter([(data,)]), "Looking at the layers")
-        with running(self._graph.model), keras.StatelessScope():  # no state of a recurrent layer is written
+        with running(self._graph.model), _keras.aside(self._graph.model):  # no state of a recurrent layer is written
             runner.advance(runner.start(inputs), call)
         values: dict[str, list[Array]] = defaultdict(list)
         for address, tensor, mask in seen:

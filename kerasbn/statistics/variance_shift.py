@@ -55,7 +55,7 @@ def variance_shift(model: keras.Model, data: Any, steps: int | None = None) -> d
     runner = Runner(read_to_run(model), lambda site: bool(norms_at(site)))
     layers = _keras.sublayers(model)
     inferred, trained = _Watch(), _Watch()
-    with keras.StatelessScope():  # random numbers go on from batch to batch, and are forgotten in the end
+    with _keras.aside(model):  # random numbers go on from batch to batch, and are forgotten in the end
         for inputs in batches(model, data, "Measuring the variance shift", steps):
             with running(model):
                 runner.advance(runner.start(inputs), inferred)
