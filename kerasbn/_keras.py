@@ -10,6 +10,7 @@ import functools
 import inspect
 import itertools
 import math
+import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from numbers import Number
@@ -502,13 +503,34 @@ def without_gradients() -> Any:
 
 @contextlib.contextmanager
 def undistributed() -> Iterator[None]:
-    """Inside, Keras makes and runs in this process what `keras.distribution` would spread over several."""
+    """Inside, Keras makes and runs in this process what `keras.distribution` would spread over several.
+
+    The seeds that it draws meanwhile are drawn again afterwards: what several processes make next they make alike.
+    """
     distribution = keras.distribution.distribution()
+    if distribution is None:
+        yield
+        return
+    seeds = random.getstate(), [(each, each.value) for each in global_seed_variables()]
     keras.distribution.set_distribution(None)
     try:
         yield
     finally:
         keras.distribution.set_distribution(distribution)
+        random.setstate(seeds[0])
+        for variable, value in seeds[1]:
+            variable.assign(value)
+
+
+def scope_of(model: Any) -> Any:
+    """Where to make what is to train as a model does: the scope of its `tf.distribute` strategy, unless one is open.
+
+    By `Model._distribute_strategy`, which is none where the model was made outside of any.
+    """
+    strategy = getattr(model, "_distribute_strategy", None)
+    if strategy is None or tensorflow.distribute.has_strategy():
+        return contextlib.nullcontext()
+    return strategy.scope()
 
 
 def is_shared(model: keras.Model) -> bool:
@@ -802,7 +824,7 @@ def deferred_variables() -> Iterator[None]:
     from an array here, with a `ValueError` for which see `refused_to_defer`. A function that is compiled
     here would hold on to what a variable has in the meantime, so none is.
     """
-    with every_call_made(), keras.StatelessScope():
+    with keras.StatelessScope(), every_call_made():
         yield
 
 
@@ -831,22 +853,29 @@ def set_value(variable: Any, value: Any) -> None:
     if not isinstance(variable, keras.Variable):
         variable.assign(value)
     elif variable._value is None:
-        variable._initializer = lambda shape, dtype=None: _filling(shape, dtype, value)
+        variable._initializer = lambda shape, dtype=None: _placed(variable, _filling(shape, dtype, value))
     else:
         variable.assign(_placed(variable, _filling(variable.shape, variable.dtype, value)))
 
 
 def _placed(variable: keras.Variable, value: Any) -> Any:
-    """A value where a variable is that several processes share, for which JAX would have to ask all of them."""
-    if keras.backend.backend() != "jax" or variable.value.is_fully_addressable or not value.is_fully_addressable:
+    """A value laid out as a variable is that several processes share: JAX would ask all whether it is the same there.
+
+    By `Variable._layout`, which Keras has by the time that a variable gets a value.
+    """
+    layout = getattr(variable, "_layout", None)
+    sharding = getattr(layout, "backend_layout", layout)
+    if keras.backend.backend() != "jax" or sharding is None or sharding.is_fully_addressable:
         return value
     whole = np.asarray(value)
-    return jax.make_array_from_callback(whole.shape, variable.value.sharding, whole.__getitem__)
+    return jax.make_array_from_callback(whole.shape, sharding, whole.__getitem__)
 
 
 def _filling(shape: Any, dtype: Any, value: Any) -> Any:
     if isinstance(value, float):
         return keras.ops.full(shape, value, dtype)
+    if isinstance(value, keras.Variable):
+        value = own_copy(value)
     return keras.ops.copy(keras.ops.cast(keras.ops.convert_to_tensor(value), dtype))
 
 

@@ -81,7 +81,8 @@ def averaged(
 @in_turn()
 def _copied(model: keras.Model) -> keras.Model:
     source = Source.of(model, copy=True)
-    return source.build(source.graph).model
+    with _keras.scope_of(model):
+        return source.build(source.graph).model
 
 
 def _model(member: ModelOrFile) -> keras.Model:

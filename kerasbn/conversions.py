@@ -106,7 +106,8 @@ def _converted(
     if everywhere:
         _refuse_inside_others(source.graph, kind)
     layers = [layer for _, layer in source.graph.layers() if type(layer) is kind]
-    return source.build(apply(source.graph, [Replace(layer, successor(layer)) for layer in layers])).model
+    with _keras.scope_of(model):
+        return source.build(apply(source.graph, [Replace(layer, successor(layer)) for layer in layers])).model
 
 
 def _refuse_inside_others(graph: Graph, kind: type[keras.layers.Layer]) -> None:

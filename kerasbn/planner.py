@@ -13,6 +13,7 @@ import keras
 from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
+from kerasbn import _keras
 from kerasbn.catalog.norms import norms_in
 from kerasbn.catalog.roles import NORMALIZING, Role, role_of
 from kerasbn.compilation.compiled import batches_of_a_step, check_compilation, notes_on_compilation, was_trained
@@ -132,7 +133,8 @@ class Plan:
                 f"Model {self.model.name!r} has changed since it was planned, so that the plan no longer fits: "
                 f"{self._first_difference(now)}. Plan it again: kerasbn.plan(model, ...)."
             )
-        return applied(now)
+        with _keras.scope_of(self.model):
+            return applied(now)
 
     @property
     def _decisions(self) -> list[tuple[str, str]]:
@@ -485,7 +487,8 @@ def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
     - [Howard and Ruder, 2018](https://arxiv.org/abs/1801.06146), section 3.2 on learning rates by layer.
     - [Wu and He, 2018](https://arxiv.org/abs/1803.08494), group normalization, for batches too small for statistics.
     """
-    return applied(plan(model, **options))
+    with _keras.scope_of(model):
+        return applied(plan(model, **options))
 
 
 def fold(
@@ -534,4 +537,5 @@ def fold(
     """
     options: Options = {"position": "none", "dropout": "none", "fold": True, "merge_branches": merge_branches}
     options |= {"custom_layers": custom_layers, "inputs": inputs}
-    return applied(plan(model, **options))
+    with _keras.scope_of(model):
+        return applied(plan(model, **options))

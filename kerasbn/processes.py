@@ -122,12 +122,7 @@ ALONE = Processes(1, 0, _alone)
 
 
 def processes_for(model: keras.Model, *, synchronized: bool) -> Processes:
-    """The processes to measure the statistics of a model with.
-
-    Args:
-        model: The model.
-        synchronized: Whether all of those that share its training. If not it is this one, and where there are others
-            a `UserWarning` says so.
+    """The processes to measure the statistics of a model with: all of those that share its training, or this one.
 
     Raises:
         OptionError: if this one cannot go without the others, or should be one of several, and the model was not made
@@ -143,22 +138,32 @@ def processes_for(model: keras.Model, *, synchronized: bool) -> Processes:
             "its own data alone. Call this on all of them with synchronized=True, each with its share of the data; () "
             "is none."
         )
-    if (found := _group_of(model)).count > 1:
+    return this_one(model)
+
+
+def processes_holding(model: keras.Model) -> Processes:
+    """The processes that hold the weights of a model together, or this one that has its own."""
+    return group_of(model) if _keras.is_shared(model) else this_one(model)
+
+
+def this_one(model: keras.Model) -> Processes:
+    """This process. Where others train copies of the model, a `UserWarning` says that they have no part in it."""
+    if keras.backend.backend() != "jax" and (found := group_of(model)).count > 1:
         warnings.warn(
-            f"This is process {found.rank} of {found.count}, and the statistics are those of its own data. Call this "
-            "on all of them with synchronized=True for those of all data.",
-            stacklevel=4,
+            f"This is process {found.rank} of {found.count}, and the statistics are those of its own data. "
+            "kerasbn.calibrate with synchronized=True, called on all of them, gives those of all data.",
+            stacklevel=5,
         )
     return ALONE
 
 
 def processes_of(model: keras.Model) -> Processes:
-    """The processes that share the training of a model, on whatever Keras runs on.
+    """The processes that share the training of a model, as many as there are to be.
 
     Raises:
         OptionError: if there are several of TensorFlow's, and the model was not made for them.
     """
-    found = _group_of(model)
+    found = group_of(model)
     if keras.backend.backend() == "tensorflow" and found.count == 1 and (workers := len(_tasks(_configured()))) > 1:
         raise OptionError(
             f"TF_CONFIG tells of {workers} workers, but model {model.name!r} was made outside of the scope of a "
@@ -167,7 +172,8 @@ def processes_of(model: keras.Model) -> Processes:
     return found
 
 
-def _group_of(model: keras.Model) -> Processes:
+def group_of(model: keras.Model) -> Processes:
+    """The processes that share the training of a model as it was made."""
     match keras.backend.backend():
         case "jax":
             return _of_jax()
@@ -199,7 +205,7 @@ def _of_tensorflow(model: keras.Model) -> Processes:
     tasks = _tasks(resolver)
 
     def send(values: Array) -> Array:
-        row = strategy.run(lambda: tf.constant(values[np.newaxis]))
+        row = strategy.experimental_distribute_values_from_function(lambda replica: tf.constant(values[np.newaxis]))
         local = len(strategy.experimental_local_results(row))
         gathered: Array = strategy.gather(row, axis=0).numpy()[::local]
         return gathered

@@ -81,6 +81,15 @@ def test_the_loss_does_not_count_padding(speech):
         np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
+@pytest.mark.parametrize("program", ["jax_two_processes", "tf_mirrored", "tf_workers", "torch_ddp"])
+def test_distributed(program):
+    if program == "torch_ddp":
+        pytest.importorskip("torch")
+    shown = run(f"distributed/{program}.py")
+    told = [line.split(":")[0] for line in shown.splitlines() if line.endswith("between several and one")]
+    assert told == ["trained", "calibrated", "exported"]
+
+
 # A program, the export that it serves, and the file of examples.
 SERVING = {
     "with_onnxruntime.py": ("digits.onnx", "digits.npy"),

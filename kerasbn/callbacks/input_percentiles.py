@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerasbn.arrays import array_of
 from kerasbn.errors import OptionError
 from kerasbn.statistics.percentiles import Watch, check_percentiles
 
@@ -104,7 +105,7 @@ class InputPercentiles(keras.callbacks.Callback):
         self._writers = []
 
     def _step(self) -> int:
-        return int(self.model.optimizer.iterations)
+        return int(array_of(self.model.optimizer.iterations))
 
     def _log(self) -> None:
         import tensorflow as tf

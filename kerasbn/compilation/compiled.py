@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from kerasbn import _keras
+from kerasbn.arrays import array_of
 from kerasbn.compilation.memory import carry_memory, leaves, optimized_after
 from kerasbn.compilation.optimizer import SAME, Tempo, successor_of
 from kerasbn.compilation.schedules import decays
@@ -115,7 +116,7 @@ def batches_of_a_step(model: keras.Model) -> int:
 
 def was_trained(model: keras.Model) -> bool:
     """Whether the optimizer that a model was compiled with has made steps."""
-    return bool(model.compiled and model.optimizer is not None and int(model.optimizer.iterations) > 0)
+    return bool(model.compiled and model.optimizer is not None and int(array_of(model.optimizer.iterations)) > 0)
 
 
 def _notes(model: keras.Model, options: Options, fresh: Collection[str]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from kerasbn.exporters.settings import Settings
 from kerasbn.options import Options
 from kerasbn.planner import Plan, applied, normalizations_left, plan
 from kerasbn.reasons import Reason
+from kerasbn.source.source import Source
 from kerasbn.source.trace import as_one_layer, is_traceable, trace
 
 
@@ -43,14 +44,24 @@ def served(model: keras.Model, settings: Settings) -> Iterator[Served]:
     """What is written of a model, made for as long as the context lasts.
 
     The layers that need no change are the model's own, so layers that cannot be rebuilt from their
-    configuration do not stand in the way. They forget the calls that this made.
+    configuration do not stand in the way. They forget the calls that this made. A model that several processes hold
+    together is copied to this one, which needs none of the others then.
 
     Raises:
-        UnsupportedModelError: if the model is subclassed and cannot be traced.
+        UnsupportedModelError: if the model is subclassed and cannot be traced, or cannot be copied where it has to be.
     """
+    if _keras.is_shared(model):
+        with _keras.undistributed(), served(_copied(model), settings) as what:
+            yield what
+        return
     with _keras.forgotten_calls(_keras.sublayers(model)):
         whole = _as_graph(model, settings.inputs) if is_traceable(model) else model
         yield _folded(whole, settings) if settings.fold else Served(whole, whole)
+
+
+def _copied(model: keras.Model) -> keras.Model:
+    source = Source.of(model, copy=True)
+    return source.build(source.graph).model
 
 
 def _as_graph(model: keras.Model, example: Any) -> keras.Model:

@@ -17,12 +17,14 @@ import keras
 import numpy as np
 
 from kerasbn import _keras
+from kerasbn.arrays import array_of
 from kerasbn.compilation.memory import leaves
 from kerasbn.compilation.optimizer import successor_of
 from kerasbn.errors import OptionError, quoted
 from kerasbn.graph.read import check_model
 from kerasbn.pages.content import Curve, Page, Part
 from kerasbn.pages.page import fragment, whole
+from kerasbn.processes import group_of
 from kerasbn.progress import shown
 from kerasbn.range_test.restoring import restored
 from kerasbn.range_test.suggestions import DEFAULT, suggestions_of, trend_of
@@ -162,7 +164,8 @@ def find_learning_rate(
     rates = np.geomspace(lowest, highest, steps)
     losses: list[float] = []
     diverged = False
-    optimizer = successor_of(model.optimizer, rate=lowest)
+    with _keras.scope_of(model):
+        optimizer = successor_of(model.optimizer, rate=lowest)
     (leaf,) = leaves(optimizer)
     validation = None if validation_data is None else [*_batches(validation_data, batch_size, "validation_data")]
     grouped = _in_groups(_endless(data, batch_size), leaf.gradient_accumulation_steps or 1)
@@ -193,6 +196,12 @@ def _check(model: keras.Model, lowest: float, highest: float, steps: int, batch_
         raise OptionError(
             f"Model {model.name!r} was never compiled, so it cannot be trained. Call model.compile first; a compile of "
             "its own has to call super().compile(optimizer=...)."
+        )
+    if keras.backend.backend() == "tensorflow" and (workers := group_of(model).count) > 1:
+        raise OptionError(
+            f"Model {model.name!r} was made for {workers} workers of TensorFlow, with which Keras takes no single "
+            "step. Test a copy that was made outside of the scope of the strategy, with batches as large as those of "
+            "all workers together."
         )
     if len(leaves(model.optimizer)) > 1:
         raise OptionError(f"Model {model.name!r} has several optimizers; the test of one learning rate needs one.")
@@ -287,7 +296,7 @@ def _validated(model: keras.Model, batches: Iterable[Any]) -> float:
 
 def _check_stepped(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
     """Refuse a model that trains past the optimizer whose learning rate is tried."""
-    if int(_keras.step_counter(optimizer)):
+    if int(array_of(_keras.step_counter(optimizer))):
         return
     others = [
         name for name, value in _keras.own_attributes(model).items() if isinstance(value, keras.optimizers.Optimizer)

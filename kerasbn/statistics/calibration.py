@@ -22,7 +22,6 @@ from functools import partial
 from typing import Any
 
 import keras
-import numpy as np
 
 from kerasbn import _keras
 from kerasbn.arrays import Array, array_of
@@ -34,8 +33,8 @@ from kerasbn.graph.run import Run, Runner, call_at_inference, nbytes_of
 from kerasbn.processes import Processes, processes_for
 from kerasbn.progress import shown
 from kerasbn.statistics.data import batches, check_steps, tells_its_end, until_its_end
-from kerasbn.statistics.measured import check_finite, set_statistics
-from kerasbn.statistics.moments import Meter, Norm, pooled, row_of, size_of_row
+from kerasbn.statistics.measured import measured_by_all, set_statistics
+from kerasbn.statistics.moments import Meter, Norm
 from kerasbn.statistics.running import running
 
 _WAITING_BYTES = 2**31
@@ -261,16 +260,7 @@ class _Calibration:
 
     def _measure(self, norms: list[Norm], meter: Meter, go: Callable[[], bool]) -> None:
         """Let layers have the moments that the batches of all processes have there."""
-
-        def found() -> Array:
-            any_batch = go()
-            return np.append(row_of(dict(meter.read()), norms), float(any_batch))
-
-        rows, any_batch = np.split(self._processes.share(found, size_of_row(norms) + 1), [-1], axis=1)
-        if not any_batch.any():
-            raise OptionError("Option data holds no batch on any of the processes. Give one of them a sample at least.")
-        for norm, moments in pooled(rows, norms):
-            check_finite(norm, moments)
+        for norm, moments in measured_by_all(self._processes, norms, meter, go):
             measured = (moments.mean, moments.variance)
             pairs = zip(self._before[norm], measured, strict=True)
             set_statistics(norm, *(self._blended(old, new) for old, new in pairs))

@@ -67,6 +67,11 @@ def fit(source: Graph, model: keras.Model, replaced: Mapping[str, keras.layers.L
     Raises:
         OptionError: if the data does not fit the model, or something is not finite on it.
     """
+    if _keras.is_shared(model):
+        raise OptionError(
+            f"Several processes hold the weights of model {model.name!r} together, and what replaces normalization is "
+            "fitted in one. Rewrite it in a process by itself, save it, and load the file in all of them."
+        )
     inputs = [*batches(model, data, "Fitting")]
     fitting = _Fitting(source, model, replaced, inputs)
     layers = fitting.run()

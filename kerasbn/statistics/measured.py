@@ -6,10 +6,11 @@ recurrent layer, where the bias of the cell comes next and there is no beta, the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from kerasbn import _keras
 from kerasbn.arrays import Array
@@ -19,8 +20,9 @@ from kerasbn.catalog.recurrent import bias_with, cells_behind
 from kerasbn.errors import OptionError
 from kerasbn.graph.read import read
 from kerasbn.graph.run import Runner, call_at_inference
+from kerasbn.processes import Processes, processes_holding
 from kerasbn.statistics.data import batches
-from kerasbn.statistics.moments import Meter, Moments
+from kerasbn.statistics.moments import Meter, Moments, Norm, pooled, row_of, size_of_row
 from kerasbn.statistics.running import running
 
 
@@ -47,22 +49,55 @@ def start_from_measured(model: keras.Model, layers: Iterable[keras.layers.Layer]
     wanted = frozenset(norms)
     runner = Runner(read(model), lambda site: not wanted.isdisjoint(norms_in(site.operation)))
     meter = Meter()
-    for inputs in batches(model, data, "Measuring statistics"):
-        # Nothing is written: no moving average, no state of a recurrent layer.
-        with (
-            running(model),
-            _keras.aside(model),
-            _keras.observed(norms, meter),
-            _keras.told(norms, training=not preserve),
-        ):
-            runner.advance(runner.start(inputs), call_at_inference)
-    measured = list(meter.read())
-    for norm, moments in measured:
-        check_finite(norm, moments)
-    for norm, moments in measured:
+    processes = processes_holding(model)
+
+    def go() -> bool:
+        any_batch = False
+        for inputs in batches(model, data, "Measuring statistics", may_be_none=processes.count > 1):
+            any_batch = True
+            # Nothing is written: no moving average, no state of a recurrent layer.
+            with (
+                running(model),
+                _keras.aside(model),
+                _keras.observed(norms, meter),
+                _keras.told(norms, training=not preserve),
+            ):
+                runner.advance(runner.start(inputs), call_at_inference)
+        return any_batch
+
+    for norm, moments in measured_by_all(processes, norms, meter, go):
         if preserve:
             _compensate(norm, cells.get(norm), moments)
         set_statistics(norm, moments.mean, moments.variance)
+
+
+def measured_by_all(
+    processes: Processes, norms: Sequence[Norm], meter: Meter, go: Callable[[], bool]
+) -> list[tuple[Norm, Moments]]:
+    """What batch normalizations get in the batches of all processes: the moments of each that got any value.
+
+    Args:
+        processes: The processes.
+        norms: The batch normalizations, the same on all.
+        meter: What is told of their calls.
+        go: Goes through the batches of this process; whether there were any.
+
+    Raises:
+        OptionError: if there is no batch on any process, or a value is not finite.
+        ProcessError: if another process fails or is gone.
+    """
+
+    def found() -> Array:
+        any_batch = go()
+        return np.append(row_of(dict(meter.read()), norms), float(any_batch))
+
+    rows, any_batch = np.split(processes.share(found, size_of_row(norms) + 1), [-1], axis=1)
+    if not any_batch.any():
+        raise OptionError("Option data holds no batch on any of the processes. Give one of them a sample at least.")
+    measured = [*pooled(rows, norms)]
+    for norm, moments in measured:
+        check_finite(norm, moments)
+    return measured
 
 
 def check_finite(norm: keras.layers.BatchNormalization, moments: Moments) -> None:
