@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import kerasbn
-from tests.statistics.processes import CASES, SAMPLE, network
+from tests.statistics.processes import CASES, FEEDS, SAMPLE, network
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -24,7 +24,11 @@ def found(tmp_path_factory):
         for each in (one, other):
             each.bind(("127.0.0.1", 0))
         ports = ",".join(str(each.getsockname()[1]) for each in (one, other))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": keras.backend.backend()}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
+        "KERAS_BACKEND": keras.backend.backend(),
+    }
     command = [sys.executable, "-m", "tests.statistics.process"]
     processes = [
         subprocess.Popen([*command, str(rank), ports, output], cwd=ROOT, env=environment, stderr=subprocess.PIPE)
@@ -37,18 +41,18 @@ def found(tmp_path_factory):
             process.kill()
     paths = [output / f"{rank}.pickle" for rank in range(2)]
     assert all(path.exists() for path in paths), b"\n".join(errors).decode()[-4000:]
-    return [pickle.loads(path.read_bytes()) for path in paths]
+    return [*(pickle.loads(path.read_bytes()) for path in paths), output]
 
 
 def statistics_of(model):
     return [keras.ops.convert_to_numpy(weight) for weight in model.non_trainable_variables]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *FEEDS])
 def test_as_one_process(found, case):
     expected = network(keras.layers.Identity())
-    kerasbn.calibrate(expected, SAMPLE, **CASES[case][1])
-    one, other = (each[case] for each in found)
+    kerasbn.calibrate(expected, SAMPLE, **CASES.get(case, CASES["unequal"])[1])
+    one, other = (each[case] for each in found[:2])
     assert one["error"] is None
     tolerance = 1e-2 if case == "passes" else 1e-5  # which normalizes by the batches, and they are others
     for got, same, whole in zip(one["statistics"], other["statistics"], statistics_of(expected), strict=True):
@@ -75,6 +79,28 @@ def test_all_fail_together(found, case):
         assert_as_before(found[rank][case])
 
 
+# What a verb says where it does not do it.
+REFUSALS = {"export of another": ("done", "ModelFileError: 'exported.keras' exists already.")}
+if keras.backend.backend() == "tensorflow":
+    workers = "OptionError: Model 'sequential' was made for 2 workers of TensorFlow"
+    REFUSALS["find_learning_rate"] = (workers, workers)
+VERBS = [
+    *("rewrite", "rewrite on data", "fold", "to_keras", "average", "load"),
+    *("diagnose", "variance_shift", "find_learning_rate", "export", "export of another"),
+]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_verbs(found, verb):
+    one, other = (each["verbs"][verb] for each in found[:2])
+    if isinstance(one, str):
+        for said, expected in zip((one, other), REFUSALS.get(verb, ("done", "done")), strict=True):
+            assert said.replace(f"{found[2]}/", "").startswith(expected)
+        return
+    for got, same in zip(one, other, strict=True):
+        np.testing.assert_array_equal(got, same)
+
+
 def test_one_that_ends(found):
     assert "ends" not in found[1]
     kind, message = found[0]["ends"]["error"]
@@ -84,7 +110,7 @@ def test_one_that_ends(found):
 
 
 def test_alone_among_several(found):
-    for rank, each in enumerate(found):
+    for rank, each in enumerate(found[:2]):
         if keras.backend.backend() == "jax":
             assert each["alone"]["error"][0] == "OptionError"
             assert "with synchronized=True" in each["alone"]["error"][1]
