@@ -84,6 +84,8 @@ def verbs():
     sample, target = share(UNEQUAL, RANK), f"{OUTPUT}/exported.keras"
     yield "rewrite", verb("rewrite", plain)
     yield "rewrite on data", verb("rewrite", plain, data=sample if keras.backend.backend() == "jax" else SAMPLE)
+    grouped = {"existing": "replace", "norm": keras.layers.GroupNormalization(2), "data": SAMPLE}
+    yield "rewrite that fits", verb("rewrite", plain_rewritten, **grouped)
     yield "fold", verb("fold", plain_rewritten)
     yield "to_keras", verb("to_keras", plain_rewritten)
     yield "average", verb("average", [plain_rewritten, plain_rewritten], sample, synchronized=True)

@@ -81,11 +81,14 @@ def test_all_fail_together(found, case):
 
 # What a verb says where it does not do it.
 REFUSALS = {"export of another": ("done", "ModelFileError: 'exported.keras' exists already.")}
+if keras.backend.backend() == "jax":
+    together = "OptionError: Several processes hold the weights of model 'sequential' together"
+    REFUSALS["rewrite that fits"] = (together, together)
 if keras.backend.backend() == "tensorflow":
     workers = "OptionError: Model 'sequential' was made for 2 workers of TensorFlow"
     REFUSALS["find_learning_rate"] = (workers, workers)
 VERBS = [
-    *("rewrite", "rewrite on data", "fold", "to_keras", "average", "load"),
+    *("rewrite", "rewrite on data", "rewrite that fits", "fold", "to_keras", "average", "load"),
     *("diagnose", "variance_shift", "find_learning_rate", "export", "export of another"),
 ]
 
