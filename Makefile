@@ -12,7 +12,7 @@ WEB := examples/serving/browser
 
 # The tests of what depends on the backend most, in few minutes; `make test-jax` runs all.
 BACKEND_TESTS := $(addprefix tests/,compilation exporters/test_other_backends.py graph serializable statistics \
-	callbacks test_conversions.py test_copies.py test_freezing.py test_nested.py test_wrappers.py)
+	callbacks comparison test_conversions.py test_copies.py test_freezing.py test_nested.py test_wrappers.py)
 
 # Of make mutants: which code, see tools/mutants.py, and how many changes of it.
 PART ?= folding

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from kerasbn import layers as layers
     from kerasbn import recipes as recipes
     from kerasbn.averaging import average as average
+    from kerasbn.comparison.comparison import compare as compare
+    from kerasbn.comparison.result import Comparison as Comparison
     from kerasbn.diagnosis.diagnosis import Diagnosis as Diagnosis
     from kerasbn.diagnosis.diagnosis import diagnose as diagnose
     from kerasbn.diagnosis.kinds import Finding as Finding
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 # Imported on first use: `kerasbn-rewrite --help` answers without TensorFlow.
 _LAZY = {
+    "Comparison": "kerasbn.comparison.result",
     "Diagnosis": "kerasbn.diagnosis.diagnosis",
     "Edit": "kerasbn.passes.proposal",
     "ExportReport": "kerasbn.exporters",
@@ -55,6 +58,7 @@ _LAZY = {
     "average": "kerasbn.averaging",
     "calibrate": "kerasbn.statistics.calibration",
     "callbacks": "kerasbn.callbacks",
+    "compare": "kerasbn.comparison.comparison",
     "diagnose": "kerasbn.diagnosis.diagnosis",
     "export": "kerasbn.exporters",
     "find_learning_rate": "kerasbn.range_test.learning_rate",

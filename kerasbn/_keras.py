@@ -646,6 +646,25 @@ def global_seed_variables() -> list[keras.Variable]:
     return [] if generator is None else [generator.state]
 
 
+def is_seed(variable: Any) -> bool:
+    """Whether a variable is the state of a generator of random numbers."""
+    return isinstance(variable, keras.Variable) and variable.name == "seed_generator_state"
+
+
+def greater_is_better(model: keras.Model, metric: str) -> bool | None:
+    """Whether the greater value of a metric is the better one, by the name in the logs; `None` if Keras does not know.
+
+    Those of one of several outputs have the name of it ahead of their own.
+    """
+    if metric == "loss" or metric.endswith("_loss"):
+        return False
+    for each in (inner for outer in model.metrics for inner in getattr(outer, "metrics", (outer,))):
+        direction = getattr(each, "_direction", None)
+        if direction is not None and (metric == each.name or metric.endswith(f"_{each.name}")):
+            return bool(direction == "up")
+    return None
+
+
 def batches_of(*data: Any, batch_size: int, shuffle: bool = False) -> tuple[Iterator[Any], float | None]:
     """What `fit(*data)` would take, batch by batch, and how many batches there are.
 

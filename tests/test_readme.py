@@ -34,7 +34,7 @@ def test_python(folder, capsys):
     assert (folder / "digits.onnx").exists()
 
 
-@pytest.mark.parametrize("page", ["diagnose", "existing", "rates", "statistics"])
+@pytest.mark.parametrize("page", ["compare", "diagnose", "existing", "rates", "statistics"])
 def test_pages(page, folder):
     namespace = {}
     text = (README.parent / "docs" / f"{page}.md").read_text()

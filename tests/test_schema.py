@@ -13,6 +13,8 @@ import kerasbn
 from kerasbn.cli.failure import Failure
 from kerasbn.cli.reporting import document
 from kerasbn.cli.result import Diagnosed, Folding, Forecast, Result
+from kerasbn.comparison.result import Comparison, Row
+from kerasbn.comparison.significance import Difference
 from kerasbn.provenance import REPORT_VERSION
 
 SCHEMA = json.loads(
@@ -81,6 +83,20 @@ def test_plans(case):
     _check(report, "plan")
     assert sum(report["counts"].values()) == len(plan.edits)
     assert sum(report["left_alone"].values()) == len(plan.skips)
+
+
+@pytest.mark.parametrize("reach", [0.01, float("inf")])
+def test_comparisons(reach):
+    behind = [Difference(0.0, reach, 8), Difference(0.1, reach, 8), None]
+    rows = tuple(
+        Row(name, ("auto",), {"rules": (("a", "after"),)}, rate, 8, scores, {8: scores}, how, outcome)
+        for name, rate, scores, how, outcome in (
+            ("none", 0.1, (0.9, 0.8), behind[0], "leads"),
+            ("after", None, (0.8, 0.7), behind[1], "behind"),
+            ("before", 0.1, (float("nan"), 0.7), behind[2], "diverged"),
+        )
+    )
+    _check(Comparison("net", "accuracy", (0, 1), rows, ("A note.",), 1.5, True).to_dict(), "comparison")
 
 
 @pytest.mark.tensorflow

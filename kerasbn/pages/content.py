@@ -177,7 +177,26 @@ class Findings:
     notes: tuple[str, ...]
 
 
-Section: TypeAlias = Change | Files | Curve | Findings
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """How candidates did.
+
+    Attributes:
+        heading: What this is about.
+        headings: What stands above the columns.
+        rows: As many cells for each candidate, its name first.
+        notes: What else to know.
+    """
+
+    template: ClassVar[str] = "scores.html"
+
+    heading: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+
+Section: TypeAlias = Change | Files | Curve | Findings | Scores
 
 
 @dataclasses.dataclass(frozen=True)

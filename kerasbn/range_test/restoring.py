@@ -21,7 +21,7 @@ def restored(model: keras.Model) -> Iterator[None]:
     slots, seeds. Those that come into being inside get the values that they begin with. The random
     state of Python, NumPy and Keras is as before as well.
     """
-    values = [(variable, np.array(variable.numpy())) for variable in _held_by(model)]
+    values = [(variable, np.array(variable.numpy())) for variable in held_by(model)]
     python, numpy = random.getstate(), np.random.get_state()
     with _keras.beginnings() as beginnings:
         try:
@@ -29,7 +29,7 @@ def restored(model: keras.Model) -> Iterator[None]:
         finally:
             for variable, value in values:
                 _keras.set_value(variable, value)
-            held = {id(variable) for variable in _held_by(model)}
+            held = {id(variable) for variable in held_by(model)}
             for variable, value_of in beginnings:
                 if id(variable) in held:
                     _keras.set_value(variable, value_of())
@@ -37,7 +37,7 @@ def restored(model: keras.Model) -> Iterator[None]:
             np.random.set_state(numpy)
 
 
-def _held_by(model: keras.Model) -> list[Any]:
+def held_by(model: keras.Model) -> list[Any]:
     """Every variable in the attributes of a model and of what it is made of, in lists and dicts too, once."""
     found: list[Any] = []
     seen: dict[int, Any] = {}

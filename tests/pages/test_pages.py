@@ -9,7 +9,7 @@ from keras import layers as L
 
 import kerasbn
 from kerasbn.pages.chart import HEIGHT, WIDTH
-from kerasbn.pages.content import WORDS, Curve, Files, Findings, Page, Part
+from kerasbn.pages.content import WORDS, Curve, Files, Findings, Page, Part, Scores
 from kerasbn.pages.drawing import drawing_of
 from kerasbn.pages.page import GLYPHS, fragment, whole
 from kerasbn.passes.picture import picture_of
@@ -101,6 +101,8 @@ def _pages():
     for case, found in {"findings": [FINDING], "no findings": []}.items():
         findings = Findings("Found", found, {"statistics": "What it means."}, ("Not all could be seen.",))
         yield case, lambda findings=findings: Page("Diagnosis", (Part("", (), (findings,)),))
+    scores = Scores("What came out", ("candidate", "score"), (("none", "0.9"), (HOSTILE, "0.8")), ("A note.",))
+    yield "scores", lambda: Page("Comparison", (Part("", (), (scores,)),))
     yield "curve", lambda: Page("Curve", (Part("", (), (CURVE,)),))
     yield (
         "several",
