@@ -27,13 +27,18 @@ NO_PYTHON := kerasbn needs Python 3.11, 3.12 or 3.13 with its venv module, as Ke
 	none found among: $(PYTHON). Choose one with: make PYTHON=/path/to/python3.12
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types unit web unit-jax test-slow test-browser test-corpus test-lowest test-jax test-torch mutants bench reproduce clean
+.PHONY: help demo docs test lint types unit web unit-jax test-slow test-browser test-corpus test-lowest test-jax test-torch mutants bench reproduce clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: $(INSTALLED) ## Train with and without batch normalization, export, compare
 	@$(BIN)/python examples/demo.py
+
+docs: $(INSTALLED) ## The documentation as a site to be opened from the disk, its tutorials run
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
+	@echo 'Open docs/_build/html/index.html'
 
 test: lint types unit unit-jax ## Everything that has to pass: lint, types, unit, unit-jax
 
@@ -89,7 +94,7 @@ reproduce: $(INSTALLED) ## Reproduce the claims behind batch normalization
 	@$(BIN)/python tools/reproduce.py all
 
 clean: ## Remove what was made, but for .venv
-	rm -rf build dist demo-output .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist demo-output docs/_build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 # pip is the last that venv makes: where it is missing, making the environment was cut short.

@@ -61,6 +61,12 @@ def from_keras(model: keras.Model, *, copy: bool = True) -> keras.Model:
     The result computes what the model does, at inference exactly and in training up to rounding,
     but faster. Layers inside other layers, such as `TimeDistributed` and `BatchNormalizedRNN`, stay as they are.
 
+    Example:
+
+    ```python
+    faster = kerasbn.layers.from_keras(model)
+    ```
+
     Args:
         model: A Keras model: Sequential, Functional, or subclassed and called before. It stays as
             it is.

@@ -61,6 +61,14 @@ class _Before:
 class Frozen:
     """Batch normalization that `kerasbn.freeze` has frozen.
 
+    Example:
+
+    ```python
+    frozen = kerasbn.freeze(model)
+    print(frozen.layers, frozen.notes)
+    frozen.thaw()
+    ```
+
     Attributes:
         model: The model.
         what: `"all"` or `"statistics"`.

@@ -69,6 +69,13 @@ _PAST = {"insert": "inserted", "remove": "removed", "replace": "replaced", "fold
 class Plan:
     """What a rewrite does to a model, before it is done. Made by `kerasbn.plan`.
 
+    Example:
+
+    ```python
+    plan = kerasbn.plan(model)
+    heads = [skip.site for skip in plan.skips if skip.reason is kerasbn.Reason.OUTPUT]
+    ```
+
     Attributes:
         model: The source model. A plan never changes it.
         options: The options that the plan was made with, by name.
@@ -253,6 +260,14 @@ def normalizations_left(plan: Plan) -> tuple[Skip, ...]:
 @in_turn()
 def plan(model: keras.Model, **options: Unpack[Options]) -> Plan:
     """Plan the rewriting of a model, without doing it.
+
+    Example:
+
+    ```python
+    plan = kerasbn.plan(model, position="before")
+    print(plan)  # what would change, and why the rest would not
+    model = plan.apply()
+    ```
 
     Args:
         model: A Keras model: Sequential, Functional, or subclassed and called before; the latter is

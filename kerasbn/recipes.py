@@ -21,7 +21,7 @@ _ACCELERATED: Mapping[str, Any] = {
 }
 
 BN_X5: Mapping[str, Any] = MappingProxyType({**_ACCELERATED, "learning_rate_scale": 5.0})
-"""BN-x5: 14 times fewer steps than Inception to the same accuracy on ImageNet, 73.0 % in the end."""
+"""14 times fewer steps than Inception to the same accuracy on ImageNet, 73.0 % in the end."""
 
 BN_X30: Mapping[str, Any] = MappingProxyType({**_ACCELERATED, "learning_rate_scale": 30.0})
-"""BN-x30: slower at first than BN-x5, and 74.8 % in the end."""
+"""Slower at first than `BN_X5`, and 74.8 % in the end."""

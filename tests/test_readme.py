@@ -1,4 +1,4 @@
-"""Every snippet of the README and of the pages beside it runs, and prints what it says there."""
+"""Every snippet of the README runs, and prints what it says there."""
 
 import os
 import pathlib
@@ -34,14 +34,6 @@ def test_python(folder, capsys):
     assert (folder / "digits.onnx").exists()
 
 
-@pytest.mark.parametrize("page", ["compare", "diagnose", "existing", "rates", "statistics"])
-def test_pages(page, folder):
-    namespace = {}
-    text = (README.parent / "docs" / f"{page}.md").read_text()
-    for snippet in re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
-        exec(compile(snippet, page, "exec"), namespace)
-
-
 def test_command_line(folder):
     snippet, *_ = _snippets("python")
     namespace = {}
@@ -60,9 +52,3 @@ def test_make_targets():
     (commands,) = [block for block in _snippets("") if block.startswith("make ")]
     for target in re.findall(r"^make (\w+)", commands, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
-
-
-@pytest.mark.parametrize("page", [README, *(README.parent / "docs").glob("*.md")], ids=lambda page: page.name)
-def test_links_lead_somewhere(page):
-    for link in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
-        assert (page.parent / link).exists(), link

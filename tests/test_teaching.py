@@ -1,4 +1,4 @@
-"""The lessons of docs/teaching.md hold, and a new pass needs nothing of the package but its primitives."""
+"""The lessons of docs/how_it_works/teaching.md hold, and a new pass needs nothing of the package but its primitives."""
 
 import contextlib
 import pathlib
@@ -19,7 +19,7 @@ from kerasbn.passes.proposal import Draft, Edit
 from kerasbn.source.source import Source
 from tests.helpers import inference, random_inputs, randomize, snapshot, wiring
 
-PAGE = pathlib.Path(__file__).parent.parent / "docs" / "teaching.md"
+PAGE = pathlib.Path(__file__).parent.parent / "docs" / "how_it_works" / "teaching.md"
 TABLES = (linear.LINEAR, activations.LAYERS, roles.LAYERS, table.LAYERS)
 
 

@@ -1,6 +1,6 @@
 """Every network of `keras.applications`, rewritten with every position: right, or refused with a reason.
 
-    python tools/applications.py            # writes docs/applications.md, some minutes
+    python tools/applications.py            # writes docs/support/applications.md, some minutes
 
 Random weights, BN statistics over decades, 96x96 inputs. "Difference" is the greatest difference at
 inference from the source's outputs, relative to the greatest output; the bound is 1e-5, or 30 times
@@ -76,7 +76,9 @@ def row(name: str) -> str:
 
 @click.command(help=__doc__)
 @click.option("--network", "chosen", multiple=True, help="A network of keras.applications; all by default.")
-@click.option("--output", type=click.Path(path_type=Path), default=Path("docs/applications.md"), show_default=True)
+@click.option(
+    "--output", type=click.Path(path_type=Path), default=Path("docs/support/applications.md"), show_default=True
+)
 def main(chosen: tuple[str, ...], output: Path) -> None:
     rows = []
     for name in chosen or networks():

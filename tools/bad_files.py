@@ -1,6 +1,6 @@
 """Over a thousand bad model files of all kinds, and what `kerasbn.load` and the command make of them.
 
-    python tools/bad_files.py                       # all, some minutes; writes docs/bad_files.md
+    python tools/bad_files.py                       # all, some minutes; writes docs/support/bad_files.md
     python tools/bad_files.py --only "deep"         # those whose name has this in it, and how it went with each
     python tools/bad_files.py --shown               # the messages too
 
@@ -32,7 +32,7 @@ from harm import good
 from harm.harms import Harm, every
 from harm.judging import CHANGED, REFUSED, SAME, Judge
 
-PAGE = Path(__file__).parent.parent / "docs" / "bad_files.md"
+PAGE = Path(__file__).parent.parent / "docs" / "support" / "bad_files.md"
 LONGEST_SECONDS = 60
 
 

@@ -1,6 +1,6 @@
 """Diagnose sound networks of many kinds, trained here for seconds each. None has a fault: what harms is a false alarm.
 
-python tools/diagnose_nets.py        # writes docs/diagnose_nets.md
+python tools/diagnose_nets.py        # writes docs/support/diagnose_nets.md
 """
 
 import pathlib
@@ -17,7 +17,7 @@ from kerasbn.diagnosis import measured
 from kerasbn.diagnosis.measured import figures_of
 from kerasbn.diagnosis.watching import watched
 
-PAGE = pathlib.Path(__file__).parent.parent / "docs" / "diagnose_nets.md"
+PAGE = pathlib.Path(__file__).parent.parent / "docs" / "support" / "diagnose_nets.md"
 EPOCHS, BATCH = 12, 64
 
 

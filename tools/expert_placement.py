@@ -1,6 +1,6 @@
 """Where BN comes back, against where the authors of published networks had it.
 
-    python tools/expert_placement.py            # writes docs/expert_placement.md
+    python tools/expert_placement.py            # writes docs/support/expert_placement.md
 
 Each network of `keras.applications` is stripped of every BN and planned with `position="auto"`. A
 place is right if the authors had a BN on the very same value; one behind a concatenation counts as one
@@ -109,7 +109,9 @@ def compare(name: str) -> tuple[str, set[str], set[str]]:
 
 @click.command(help=__doc__)
 @click.option("--network", "networks", multiple=True, help="A network of keras.applications; all by default.")
-@click.option("--output", type=click.Path(path_type=Path), default=Path("docs/expert_placement.md"), show_default=True)
+@click.option(
+    "--output", type=click.Path(path_type=Path), default=Path("docs/support/expert_placement.md"), show_default=True
+)
 def main(networks: tuple[str, ...], output: Path) -> None:
     rows = []
     for name in networks or NETWORKS:

@@ -1,6 +1,6 @@
 """Every network of `keras.applications`, exported in every serving format, against Keras.
 
-    python tools/export_applications.py            # writes docs/export_applications.md, about half an hour
+    python tools/export_applications.py            # writes docs/support/export_applications.md, about half an hour
     python tools/export_applications.py --again    # the rows that are there already as well
 
 The page is written network by network, and goes on where it was cut.
@@ -66,7 +66,7 @@ def rows_of(path: Path) -> dict[str, str]:
 @click.command(help=__doc__)
 @click.option("--network", "chosen", multiple=True, help="A network of keras.applications; all by default.")
 @click.option("--again", is_flag=True, help="Measure those again that the page has.")
-@click.option("--output", type=click.Path(path_type=Path), default=Path("docs/export_applications.md"))
+@click.option("--output", type=click.Path(path_type=Path), default=Path("docs/support/export_applications.md"))
 def main(chosen: tuple[str, ...], again: bool, output: Path) -> None:
     known = rows_of(output)
     for name in chosen or networks():

@@ -1,6 +1,6 @@
 """Every network of `keras.applications` with batch normalization, folded: right, and what is left.
 
-    python tools/fold_applications.py       # writes docs/fold.md, some minutes
+    python tools/fold_applications.py       # writes docs/support/fold.md, some minutes
 
 Random weights, the smallest input that the network takes; gamma of both signs, gamma and variance
 over decades. "Difference" is the greatest difference at inference from the source's outputs,
@@ -67,7 +67,7 @@ def row(name: str) -> str | None:
 
 @click.command(help=__doc__)
 @click.option("--network", "chosen", multiple=True, help="A network of keras.applications; all by default.")
-@click.option("--output", type=click.Path(path_type=Path), default=Path("docs/fold.md"), show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), default=Path("docs/support/fold.md"), show_default=True)
 def main(chosen: tuple[str, ...], output: Path) -> None:
     rows = []
     for name in chosen or networks():

@@ -1,7 +1,7 @@
 """Networks and tasks of keras-hub, which are made of blocks: folded, normalized anew, trained, saved.
 
     pip install keras-hub
-    python tools/hub_models.py                  # writes docs/hub_models.md, some minutes
+    python tools/hub_models.py                  # writes docs/support/hub_models.md, some minutes
 
 The networks are built to published architectures, with random weights, BN statistics and gammas over
 decades and of both signs, on images of 64x64. "Difference" is the greatest one at inference from the
@@ -222,7 +222,9 @@ def _outcome(do: Callable[[], str]) -> str:
 
 @click.command(help=__doc__)
 @click.option("--network", "chosen", multiple=True, type=click.Choice([*NETWORKS, *PREDICTING]), help="All by default.")
-@click.option("--output", type=click.Path(path_type=Path), default=Path("docs/hub_models.md"), show_default=True)
+@click.option(
+    "--output", type=click.Path(path_type=Path), default=Path("docs/support/hub_models.md"), show_default=True
+)
 def main(chosen: tuple[str, ...], output: Path) -> None:
     rows: dict[Callable[[str], tuple[str, ...]], list[tuple[str, ...]]] = {network: [], task: [], predictions: []}
     for measure, names in ((network, NETWORKS), (task, TASKS), (predictions, PREDICTING)):

@@ -1,4 +1,4 @@
-"""Kill what writes a model at random moments, and see what is there: `docs/atomic_writes.md`.
+"""Kill what writes a model at random moments, and see what is there: `docs/support/atomic_writes.md`.
 
     python tools/kill_writes.py --tries 200        # half an hour; POSIX alone
 
@@ -40,7 +40,7 @@ from kerasbn.files import staging
 from kerasbn.files.formats import companions_of, format_of
 from kerasbn.files.staging import check_target
 
-PAGE = Path(__file__).parent.parent / "docs" / "atomic_writes.md"
+PAGE = Path(__file__).parent.parent / "docs" / "support" / "atomic_writes.md"
 OUTCOMES = ("old", "new", "neither, until the next run looks", "anything else")
 
 
@@ -181,7 +181,7 @@ def tried(name: str, tries: int) -> Counter[str]:
 
 @click.command()
 @click.option("--tries", default=200, show_default=True, help="How often each kind is killed.")
-@click.option("--page/--no-page", default=True, show_default=True, help="Whether to write docs/atomic_writes.md.")
+@click.option("--page/--no-page", default=True, show_default=True, help="Whether to write the page.")
 def main(tries: int, page: bool) -> None:
     table = {name: tried(name, tries) for name in KINDS}
     lines = ["| | killed |" + "".join(f" {each} |" for each in OUTCOMES), "| --- |" + " ---: |" * (len(OUTCOMES) + 1)]

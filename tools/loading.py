@@ -3,7 +3,7 @@
     python tools/loading.py                                              # the families
     pip install --target /tmp/keras2 --no-deps "tf_keras==2.21.*"
     PYTHONPATH=/tmp/keras2 python tools/loading.py --networks MobileNetV2,ResNet50   # these, a minute or two each
-    PYTHONPATH=/tmp/keras2 python tools/loading.py --networks missing    # those that are not in docs/loading.md yet
+    PYTHONPATH=/tmp/keras2 python tools/loading.py --networks missing    # not in docs/support/loading.md yet
 
 The families are those of `tools/make_keras2_files.py`; networks have random weights, the statistics of random images,
 and 96x96 inputs. What stands in the table is the greatest difference from what Keras 2 computed, relative to the
@@ -35,7 +35,7 @@ from kerasbn.loading.load import read
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "tests" / "loading" / "keras2"
-PAGE = ROOT / "docs" / "loading.md"
+PAGE = ROOT / "docs" / "support" / "loading.md"
 KINDS = {"model.h5": ".h5", "model.keras": ".keras", "model": "SavedModel", "model.json": "JSON + .weights.h5"}
 MOST = 1e-5
 

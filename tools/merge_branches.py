@@ -1,7 +1,7 @@
 """Networks of parallel linear branches, folded and merged: what is left, whether it is right, and how fast it is.
 
     pip install --no-deps keras-cv-attention-models==1.4.3 ftfy wcwidth tqdm regex pillow
-    python tools/merge_branches.py              # writes docs/merge_branches.md, some minutes
+    python tools/merge_branches.py              # writes docs/support/merge_branches.md, some minutes
 
 RepVGG and MobileOne are written here after the papers; the others are those of keras_cv_attention_models.
 Weights are random, gamma of both signs, gamma and variance over decades, images of 224x224.
@@ -156,7 +156,9 @@ def normalizations_in(model: keras.Model) -> int:
 @click.command(help=__doc__)
 @click.option("--network", "chosen", multiple=True, type=click.Choice([*NETWORKS]), help="All by default.")
 @click.option("--repeats", default=41, show_default=True, type=click.IntRange(1), help="Repeats of the latencies.")
-@click.option("--output", type=click.Path(path_type=Path), default=Path("docs/merge_branches.md"), show_default=True)
+@click.option(
+    "--output", type=click.Path(path_type=Path), default=Path("docs/support/merge_branches.md"), show_default=True
+)
 def main(chosen: tuple[str, ...], repeats: int, output: Path) -> None:
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     left, fast = [], []

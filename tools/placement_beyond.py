@@ -1,6 +1,6 @@
 """Where BN goes beyond plain classifiers: detectors, hybrids, and networks that are normalized already.
 
-    python tools/placement_beyond.py        # writes docs/placement_beyond.md; needs keras_cv_attention_models
+    python tools/placement_beyond.py        # writes docs/support/placement_beyond.md; needs keras_cv_attention_models
 
 Placement is compared as in `tools/expert_placement.py`. Normalized networks, those of
 `keras.applications` that have normalization among them, are planned as they are with `position="auto"`.
@@ -59,7 +59,9 @@ def applications() -> dict[str, Callable[[], keras.Model]]:
 
 
 @click.command(help=__doc__)
-@click.option("--output", type=click.Path(path_type=Path), default=Path("docs/placement_beyond.md"), show_default=True)
+@click.option(
+    "--output", type=click.Path(path_type=Path), default=Path("docs/support/placement_beyond.md"), show_default=True
+)
 def main(output: Path) -> None:
     placed = []
     for name, make in (DETECTORS | HYBRIDS).items():

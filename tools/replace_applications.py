@@ -1,6 +1,6 @@
 """Every network of `keras.applications` with batch normalization, replaced: the same, and back again.
 
-    python tools/replace_applications.py       # writes docs/replace_applications.md, some minutes
+    python tools/replace_applications.py       # writes docs/support/replace_applications.md, some minutes
 
 Random weights, the smallest input that the network takes; gamma of both signs, gamma and variance over decades; SGD
 with momentum, its slots random. "kerasbn's": by `norm=None`, and "epsilon": by Keras's own with ten times the epsilon;
@@ -124,7 +124,7 @@ def row(name: str) -> str | None:
 @click.command(help=__doc__)
 @click.option("--network", "chosen", multiple=True, help="A network of keras.applications; all by default.")
 @click.option(
-    "--output", type=click.Path(path_type=Path), default=Path("docs/replace_applications.md"), show_default=True
+    "--output", type=click.Path(path_type=Path), default=Path("docs/support/replace_applications.md"), show_default=True
 )
 def main(chosen: tuple[str, ...], output: Path) -> None:
     rows = []

@@ -3,7 +3,7 @@
     pip install -e '.[browser]'
     python tools/screenshots.py /tmp/pictures                  # of the reports below, four each
     python tools/screenshots.py /tmp/pictures page.html        # of a page that there is
-    python tools/screenshots.py /tmp/pictures --docs           # those in docs/report.md, anew
+    python tools/screenshots.py /tmp/pictures --docs           # those in docs/guides/report.md, anew
 
 It prints the size of each page, how long it took to make and how long Chromium takes to open it, and whether anything
 is wrong with how it looks that a program can see: see `faults_of`.
@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import click
 
-DOCS = Path(__file__).parent.parent / "docs"
+GUIDES = Path(__file__).parent.parent / "docs" / "guides"
 CHROMIUM = "/usr/bin/chromium"
 SCREENS = {"wide": (1280, 900), "phone": (390, 844)}
 SCHEMES = ("light", "dark")
@@ -147,14 +147,14 @@ def pictures(browser: Any, path: Path, folder: Path) -> Iterator[str]:
 
 
 def pictures_of_docs(browser: Any, folder: Path) -> None:
-    """Take the pictures in docs/report.md."""
+    """Take the pictures in docs/guides/report.md."""
     page = browser.new_page(viewport={"width": 1100, "height": 1000})
     page.goto((folder / "two_inputs.html").resolve().as_uri())
-    page.screenshot(path=DOCS / "report.png")
+    page.screenshot(path=GUIDES / "report.png")
     page.close()
     page = browser.new_page(viewport={"width": 1330, "height": 1000}, color_scheme="dark")
     page.goto((folder / "ResNet50.html").resolve().as_uri())
-    page.locator(".kbn-pair").last.screenshot(path=DOCS / "report_resnet50.png")
+    page.locator(".kbn-pair").last.screenshot(path=GUIDES / "report_resnet50.png")
     page.close()
 
 

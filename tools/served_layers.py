@@ -1,6 +1,6 @@
 """Every layer of Keras, and more than that, in every format: right, or refused by name.
 
-    python tools/served_layers.py                      # writes docs/served_layers.md, some twenty minutes
+    python tools/served_layers.py                      # writes docs/support/served_layers.md, some twenty minutes
     python tools/served_layers.py GRU                  # anew the rows whose name holds this
 
 Each is a small model with random weights, written with `kerasbn.export`, read again by the format's own
@@ -192,7 +192,7 @@ def page(rows: dict[str, list[str]]) -> str:
 
 @click.command(help=__doc__)
 @click.argument("containing", default="")
-@click.option("--output", type=click.Path(path_type=Path), default=ROOT / "docs" / "served_layers.md")
+@click.option("--output", type=click.Path(path_type=Path), default=ROOT / "docs" / "support" / "served_layers.md")
 def main(containing: str, output: Path) -> None:
     warnings.simplefilter("ignore")
     known, every = rows_of(output), models()

@@ -33,6 +33,13 @@ _WIDTH = 120
 class Diagnosis:
     """What is wrong with the batch normalization of a model. Made by `kerasbn.diagnose`.
 
+    Example:
+
+    ```python
+    diagnosis = kerasbn.diagnose(model, x)
+    faults = [finding for finding in diagnosis.findings if finding.kind.harms]
+    ```
+
     Attributes:
         model: The name of the model.
         norms: How many batch normalizations it has.

@@ -1,6 +1,6 @@
 """What data tells of the batch normalization of a model.
 
-The thresholds stand between what sound networks show and what planted faults do (docs/diagnose_nets.md).
+The thresholds stand between what sound networks show and what planted faults do (docs/support/diagnose_nets.md).
 """
 
 from __future__ import annotations

@@ -15,7 +15,14 @@ from kerasbn.reasons import Reason
 
 @dataclasses.dataclass(frozen=True)
 class ExportReport:
-    """What was written, and how well it matches.
+    """What was written, and how well it matches. Made by `kerasbn.export`.
+
+    Example:
+
+    ```python
+    report = kerasbn.export(model, "digits.keras")
+    assert report.max_error < 1e-4 and not report.kept
+    ```
 
     Attributes:
         path: Where.

@@ -39,7 +39,14 @@ _RISE = 0.5
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LearningRateCurve:
-    """The outcome of a range test.
+    """The outcome of a range test. Made by `kerasbn.find_learning_rate`.
+
+    Example:
+
+    ```python
+    curve = kerasbn.find_learning_rate(model, (x, y))
+    model.optimizer.learning_rate = curve.suggestions["valley"]  # the cautious one
+    ```
 
     Attributes:
         rates: The learning rates that were tried, from low to high.

@@ -49,6 +49,13 @@ class BatchNormalization(keras.layers.BatchNormalization):
     fused kernel and under XLA; its masks may have any rank; a batch that is empty, masked
     altogether or not finite leaves the moving statistics as they were.
 
+    Example:
+
+    ```python
+    ghosts = kerasbn.layers.BatchNormalization(momentum=0.95, zero_debias=True, virtual_batch_size=32)
+    model = kerasbn.rewrite(model, norm=ghosts)
+    ```
+
     Args:
         axis: Integer, the axis of the channels. Defaults to `-1`.
         momentum: Float from 0 to 1, the share of the moving statistics that one batch leaves as it

@@ -32,6 +32,13 @@ def variance_shift(model: keras.Model, data: Any, steps: int | None = None) -> d
     variance greater there, the layer divides by too much at inference. A ratio far from 1 says to
     take that Dropout out, as `kerasbn.rewrite` does, and to `kerasbn.calibrate` afterwards.
 
+    Example:
+
+    ```python
+    shift = kerasbn.variance_shift(model, x)
+    worst = max(shift, key=shift.get)
+    ```
+
     Args:
         model: A Sequential or Functional model, whatever way it trains in. It is not changed.
         data: A sample of inputs, as for `kerasbn.calibrate`.
