@@ -404,6 +404,21 @@ def test_masks_reach_the_normalization():
     np.testing.assert_allclose(norm.moving_mean, embedded.mean(0), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("options", [{}, {"recurrent": "sequence_wise"}, {"position": "none", "copy": False}])
+@pytest.mark.parametrize("masking", ["Masking", "Embedding"])
+def test_a_sequential_in_which_masks_are_worked_out(masking, options):
+    first = L.Masking(name="first") if masking == "Masking" else L.Embedding(5, 3, mask_zero=True, name="first")
+    given = keras.Input((6, 3) if masking == "Masking" else (6,))
+    layers = [L.Dense(8, activation="relu", name="a"), L.SimpleRNN(4, name="rnn"), L.Dense(3, name="b")]
+    model = randomize(keras.Sequential([given, first, *layers]))
+    inputs = random_inputs(model)
+    inputs[:, 4:] = 0
+    result = kerasbn.rewrite(model, **options)
+    assert type(result) is keras.Sequential
+    assert_same_function(model, result, inputs)
+    assert_same_function(result, kerasbn.fold(result), inputs, tolerance=1e-4)
+
+
 def test_explicit_call_arguments_are_kept():
     inputs = keras.Input((12,), name="in")
     x = L.Dense(8, activation="relu", name="a")(inputs)

@@ -15,7 +15,7 @@ from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError, quoted
 from kerasbn.graph.carry import carry_description, carry_flags, carry_rest, carry_variables, initial_values
 from kerasbn.graph.clone import clone, made_from, make
-from kerasbn.graph.model import CallSite, Graph, LayerSpec, Operation, Value
+from kerasbn.graph.model import CallSite, Graph, LayerSpec, Operation, Value, type_of
 from kerasbn.graph.steps import on_each_step
 
 
@@ -102,10 +102,12 @@ class _Builder:
 
     def _sequential(self, graph: Graph, name: str) -> keras.Sequential:
         given, *sites = graph.sites
+        layers = [site for site in sites if _is_layer(site.operation)]  # Keras works out masks by itself, again
         own = _keras.is_constructed_from_graph(type(graph.model))
         kind = type(graph.model) if own else keras.Sequential
-        model = kind([_fresh_input(given), *map(self._operation, sites)], name=name)
-        for site, call in zip(sites, _keras.recorded_calls(_keras.functional_of(model)), strict=True):
+        model = kind([_fresh_input(given), *map(self._operation, layers)], name=name)
+        calls = [call for call in _keras.recorded_calls(_keras.functional_of(model)) if _is_layer(call.operation)]
+        for site, call in zip(layers, calls, strict=True):
             _check(site, call.outputs)
         return model
 
@@ -243,3 +245,7 @@ def _check(site: CallSite, outputs: list[keras.KerasTensor]) -> None:
             f"Call {site.address} yields {got} where the model has {expected}. The layer depends on something "
             "that its configuration does not hold; rewrite with copy=False, which reuses it as it is."
         )
+
+
+def _is_layer(operation: Operation) -> bool:
+    return issubclass(type_of(operation), keras.layers.Layer)
