@@ -48,7 +48,7 @@ def compare(
     Example:
 
     ```python
-    comparison = kerasbn.compare(model, (x, y), validation_data=(x_val, y_val))
+    comparison = kerasbn.compare(model, (x, y), validation_data=held_out, budget="10 s")
     print(comparison)
     model = kerasbn.rewrite(model, **comparison.best)
     ```

@@ -63,6 +63,13 @@ class Row:
 class Comparison:
     """How rewrites of a model do against each other. Made by `kerasbn.compare`.
 
+    Example:
+
+    ```python
+    comparison = kerasbn.compare(model, (x, y), validation_data=held_out, budget=20)
+    print(comparison.verdict)
+    ```
+
     Attributes:
         model: The name of the model.
         monitor: What was compared, by its name in the logs.
