@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 EXPERIMENTS = (
     *("paper_network", "deep_sigmoid", "learning_rates", "optimizers", "positions"),
     *("circles", "dropout", "gates", "input_scales", "moving_statistics", "calibration", "rate_finder"),
-    *("saved_models", "everyday", "speech", "ema", "adapt", "small_batches"),
+    *("saved_models", "everyday", "speech", "ema", "adapt", "small_batches", "compare"),
 )
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reproduce"
 
