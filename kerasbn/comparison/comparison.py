@@ -48,7 +48,7 @@ def compare(
     Example:
 
     ```python
-    comparison = kerasbn.compare(model, (x, y), validation_data=held_out, budget=100)  # steps
+    comparison = kerasbn.compare(model, (x, y), validation_data=held_out, budget=20)  # steps
     print(comparison)
     model = kerasbn.rewrite(model, **comparison.best)
     ```

@@ -66,7 +66,7 @@ class Comparison:
     Example:
 
     ```python
-    comparison = kerasbn.compare(model, (x, y), validation_data=held_out, budget=20)  # steps
+    comparison = kerasbn.compare(model, (x, y), validation_data=held_out, rates="compiled", budget=20)
     print(comparison.verdict)
     ```
 
