@@ -27,7 +27,7 @@ NO_PYTHON := kerasbn needs Python 3.11, 3.12 or 3.13 with its venv module, as Ke
 	none found among: $(PYTHON). Choose one with: make PYTHON=/path/to/python3.12
 
 .DELETE_ON_ERROR:
-.PHONY: help demo docs test lint types unit web unit-jax test-slow test-browser test-corpus test-lowest test-jax test-torch mutants bench reproduce clean
+.PHONY: help demo docs test lint types unit web unit-jax test-slow test-browser test-corpus test-lowest test-jax test-torch mutants bench reproduce reproduce-paper clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -92,6 +92,9 @@ bench: $(INSTALLED) ## Measure speed
 
 reproduce: $(INSTALLED) ## Reproduce the claims behind batch normalization
 	@$(BIN)/python tools/reproduce.py all
+
+reproduce-paper: $(INSTALLED) ## The same at the size of the papers: hours; what is cut goes on where it was
+	@$(BIN)/python tools/reproduce.py paper
 
 clean: ## Remove what was made, but for .venv
 	rm -rf build dist demo-output docs/_build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -37,7 +37,8 @@ def test_a_quick_run_does_not_replace_the_figures_in_docs():
 
 def test_every_experiment_states_its_claim_and_can_be_named():
     names = {path.stem for path in (TOOLS / "reproduction" / "experiments").glob("*.py")} - {"__init__"}
-    assert set(importlib.import_module("reproduce").EXPERIMENTS) == names
+    reproduce = importlib.import_module("reproduce")
+    assert {*reproduce.EXPERIMENTS, *reproduce.PAPER} == names
     for name in names:
         experiment = importlib.import_module(f"reproduction.experiments.{name}")
         claim, _, text = experiment.__doc__.strip().partition("\n\n")
@@ -96,6 +97,49 @@ def test_a_run_is_scored_by_what_is_asked_for():
         assert scores[-1] == pytest.approx(-loss, rel=1e-4)
 
 
+def test_what_was_cut_goes_on_where_it_was(tmp_path):
+    store = importlib.import_module("reproduction.store").Store
+    path, made = tmp_path / "runs.jsonl", []
+
+    def compute(value):
+        made.append(value)
+        return [value, 0.1]
+
+    assert store(path, "1").kept(("net", 0.3, 0), lambda: compute(1)) == [1, 0.1]
+    with path.open("a") as file:
+        file.write('\n["cut')
+    again = store(path, "1")
+    assert again.kept(("net", 0.3, 0), lambda: compute(2)) == [1, 0.1]
+    assert again.kept(("net", 0.3, 1), lambda: compute(3)) == [3, 0.1]
+    assert store(path, "1").kept(("net", 0.3, 1), lambda: compute(4)) == [3, 0.1]
+    assert store(path, "2").kept(("net", 0.3, 0), lambda: compute(5)) == [5, 0.1]
+    assert store().kept(("net",), lambda: compute(6)) == [6, 0.1]
+    assert made == [1, 3, 5, 6]
+
+
+def test_images_are_moved_by_some_pixels():
+    training = importlib.import_module("reproduction.training")
+    image = np.zeros((200, 7, 7, 1), "float32")
+    image[:, 3, 3] = 1
+    moved = np.asarray(training._moved(image, 2))
+    assert moved.shape == image.shape
+    _, rows, columns, _ = np.nonzero(moved)
+    assert {*rows} == {*columns} == {1, 2, 3, 4, 5}
+
+
+def test_large_digits(tmp_path):
+    data = importlib.import_module("reproduction.data")
+    parts = {"x_train": np.full((60, 28, 28), 255, "uint8"), "y_train": np.arange(60, dtype="uint8")}
+    parts |= {"x_test": np.zeros((9, 28, 28), "uint8"), "y_test": np.arange(9, dtype="uint8")}
+    np.savez(tmp_path / "mnist.npz", **parts)
+    digits = data.large_digit_images(tmp_path / "mnist.npz")
+    assert [len(labels) for _, labels in (digits.train, digits.validation, digits.test)] == [50, 10, 9]
+    assert {*digits.train[1], *digits.validation[1]} == {*range(60)}
+    assert digits.shape == (28, 28, 1)
+    assert digits.train[0].max() == 1
+    assert data.large_digit_images(None).shape == (8, 8, 1)
+
+
 def test_steps_to_an_accuracy():
     training = importlib.import_module("reproduction.training")
     run = training.Run(every=10, validation=np.array([0.1, 0.9, 0.8]), test=np.array([0.2, 0.3, 0.5]))
@@ -110,7 +154,7 @@ def test_the_best_rate_is_chosen_by_validation_on_seeds_that_are_not_reported(mo
     seen = {}
 
     class Trainer:
-        def __init__(self, model, data, every):
+        def __init__(self, model, data, every, score):
             pass
 
         def run(self, start, rate, seed, steps, stop_at):

@@ -53,6 +53,14 @@ def cpu_model() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown CPU")
 
 
+def accelerators() -> list[str]:
+    """What TensorFlow could run on besides, by name."""
+    import tensorflow as tf
+
+    found = [tf.config.experimental.get_device_details(each) for each in tf.config.list_physical_devices("GPU")]
+    return [str(details.get("device_name", "an unknown GPU")) for details in found]
+
+
 def commit() -> str:
     """The commit that kerasbn is imported from, with `-dirty` where files differ from it."""
     command = ["git", "-C", str(Path(kerasbn.__file__).parent), "describe", "--always", "--dirty", "--exclude", "*"]
@@ -65,6 +73,7 @@ def machine() -> str:
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     packages = ", ".join(f"{name} {version(name)}" for name in ("keras", "tensorflow", "numpy", "kerasbn"))
     lines = (
+        *accelerators(),
         f"{os.cpu_count()} cores of {cpu_model()}, {pages / 2**30:.0f} GiB; {platform.system()} {platform.machine()}",
         f"Python {platform.python_version()}, {packages} ({commit()})",
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC; load average {os.getloadavg()[0]:.2f} at the start",

@@ -1,11 +1,13 @@
-"""Reproduce the claims behind batch normalization, each in minutes on two CPU cores.
+"""Reproduce the claims behind batch normalization, each in minutes on two CPU cores, or at the size of the papers.
 
     python tools/reproduce.py paper_network         # writes docs/reproduce/paper_network.md and .svg
     python tools/reproduce.py all
+    python tools/reproduce.py paper --mnist mnist.npz --device /GPU:0    # those of the papers' size: hours
     python tools/reproduce.py circles --seeds 1 --quick --output /tmp    # only to see that it runs
 
 Each network is trained at its own best learning rate, chosen on a validation part by seeds apart
-from those that are reported; the tables show all rates that were tried.
+from those that are reported; the tables show all rates that were tried. What takes hours goes on
+where it was cut.
 """
 
 from __future__ import annotations
@@ -25,37 +27,67 @@ if TYPE_CHECKING:
     from reproduction.comparison import Budget
 
 EXPERIMENTS = (
-    *("paper_network", "deep_sigmoid", "learning_rates", "optimizers", "positions"),
+    *("paper_network", "deep_sigmoid", "learning_rates", "optimizers", "positions", "activations", "default"),
     *("circles", "dropout", "gates", "input_scales", "moving_statistics", "calibration", "rate_finder"),
     *("saved_models", "everyday", "speech", "ema", "adapt", "small_batches", "compare"),
 )
-FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reproduce"
+PAPER = ("paper_mnist", "inception", "resnets")
+"""Those that take hours."""
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "docs" / "reproduce"
+DOWNLOADED = Path("~/.keras/datasets/mnist.npz").expanduser()
 
 
 @click.command(help=__doc__)
-@click.argument("names", metavar="NAME...", nargs=-1, required=True, type=click.Choice([*EXPERIMENTS, "all"]))
+@click.argument(
+    "names", metavar="NAME...", nargs=-1, required=True, type=click.Choice([*EXPERIMENTS, *PAPER, "all", "paper"])
+)
 @click.option("--seeds", type=click.IntRange(1), default=10, show_default=True, help="Seeds that are reported.")
 @click.option("--sweep-seeds", type=click.IntRange(1), default=2, show_default=True, help="Seeds for each rate tried.")
 @click.option("--quick", is_flag=True, help="Only a few steps at two rates.")
+@click.option(
+    "--mnist",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    default=DOWNLOADED if DOWNLOADED.exists() else None,
+    help="Digits of 28x28 pixels, in the layout of Keras's mnist.npz, for what is of the papers' size.  "
+    "[default: what Keras has downloaded; else scikit-learn's digits]",
+)
+@click.option("--device", metavar="NAME", help="Where to run, as TensorFlow calls it: /GPU:0.")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), default=FOLDER, show_default=True)
-def main(names: Sequence[str], seeds: int, sweep_seeds: int, quick: bool, output: Path) -> None:
+def main(
+    names: Sequence[str],
+    seeds: int,
+    sweep_seeds: int,
+    quick: bool,
+    mnist: Path | None,
+    device: str | None,
+    output: Path,
+) -> None:
+    from reporting import commit
     from reproduction.comparison import Budget
+    from reproduction.store import Store
 
     if quick and output == FOLDER:
         raise click.UsageError("--quick shows nothing; say with --output where else to write it.")
     output.mkdir(parents=True, exist_ok=True)
-    for name in EXPERIMENTS if "all" in names else names:
-        reproduce(name, Budget(seeds, sweep_seeds, quick), output)
+    several = {"all": EXPERIMENTS, "paper": PAPER}
+    for name in dict.fromkeys(each for given in names for each in several.get(given, (given,))):
+        version = f"{commit()} {quick} {mnist}"
+        store = Store(ROOT / "build" / "reproduce" / f"{name}.jsonl", version) if name in PAPER else Store()
+        reproduce(name, Budget(seeds, sweep_seeds, quick, mnist, store), output, device)
 
 
-def reproduce(name: str, budget: Budget, output: Path) -> None:
+def reproduce(name: str, budget: Budget, output: Path, device: str | None) -> None:
     """Run one experiment and write what it found."""
+    import tensorflow as tf
+
     from reporting import machine
     from reproduction.plot import draw
 
     experiment = importlib.import_module(f"reproduction.experiments.{name}")
     begin, made_on = time.perf_counter(), machine()
-    report = experiment.run(budget)
+    with tf.device(device):
+        report = experiment.run(budget)
     minutes = (time.perf_counter() - begin) / 60
     draw(report.panels, output / f"{name}.svg")
     title, _, text = experiment.__doc__.strip().partition("\n\n")
@@ -63,6 +95,7 @@ def reproduce(name: str, budget: Budget, output: Path) -> None:
     head = (f"# {' '.join(title.split())}", text, made, made_on, f"![The plot]({name}.svg)\n")
     path = output / f"{name}.md"
     path.write_text("\n".join(("\n\n".join(head), *(table.markdown() for table in report.tables))))
+    budget.store.forget()
     click.echo(path)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -15,7 +17,8 @@ import numpy as np
 from reproduction.data import Dataset
 from reproduction.intervals import Estimate, mean
 from reproduction.networks import Make
-from reproduction.training import Run, Trainer
+from reproduction.store import Store
+from reproduction.training import Run, Score, Trainer, accuracy
 
 FIRST_SWEEP_SEED = 1000
 
@@ -28,11 +31,15 @@ class Budget:
         seeds: The number of seeds that are reported.
         sweep_seeds: The number of seeds for each learning rate of a sweep.
         quick: Whether only to see that all runs: two rates, a few steps.
+        mnist: Digits of 28x28 pixels in the layout of Keras's `mnist.npz`, for what is run at the size of a paper.
+        store: What is known from a run that was cut.
     """
 
     seeds: int = 10
     sweep_seeds: int = 2
     quick: bool = False
+    mnist: Path | None = None
+    store: Store = dataclasses.field(default_factory=Store)
 
     def steps(self, steps: int) -> int:
         """The steps that a run may take, where the claim asks for so many."""
@@ -67,16 +74,22 @@ class Task:
         steps: The most steps that a run takes.
         target: The accuracy to be reached. Defaults to `None`: what counts is the accuracy at the end.
         every: The number of steps between two evaluations.
+        measure: What is evaluated.
+        title: What it is known by, where runs are kept.
+        store: Where they are kept.
     """
 
     data: Dataset
     steps: int
     target: float | None = None
     every: int = 10
+    measure: Score = accuracy
+    title: str = ""
+    store: Store = dataclasses.field(default_factory=Store)
 
     def trainer(self, make: Make) -> Trainer:
         """What trains such networks."""
-        return Trainer(make(0), self.data, self.every)
+        return Trainer(make(0), self.data, self.every, score=self.measure)
 
     def score(self, run: Run) -> float:
         """What a rate is chosen by, the greater the better."""
@@ -102,6 +115,11 @@ class Result:
     runs: Sequence[Run]
 
     @property
+    def last(self) -> list[float]:
+        """The test score in the end, of each seed."""
+        return [float(run.test[-1]) for run in self.runs]
+
+    @property
     def at_edge(self) -> bool:
         """Whether the best rate is the first or last of those tried, so that a better one may lie beyond."""
         return self.rate in (min(self.sweep), max(self.sweep))
@@ -117,22 +135,27 @@ def sweep(candidate: Candidate, trainer: Trainer, task: Task, budget: Budget) ->
     seeds = range(FIRST_SWEEP_SEED, FIRST_SWEEP_SEED + budget.sweep_seeds)
     scores = {}
     for rate in budget.rates(candidate.rates):
-        runs = train(candidate.make, rate, trainer, task, seeds)
+        runs = train(candidate, rate, trainer, task, seeds)
         scores[rate] = float(np.mean([task.score(run) for run in runs]))
     click.echo(f"{candidate.name}: " + ", ".join(f"{rate:g} {score:.4g}" for rate, score in scores.items()), err=True)
     return scores
 
 
-def train(make: Make, rate: float, trainer: Trainer, task: Task, seeds: Iterable[int]) -> list[Run]:
+def train(candidate: Candidate, rate: float, trainer: Trainer, task: Task, seeds: Iterable[int]) -> list[Run]:
     """Train a network at one rate from each seed."""
     stop_at = np.inf if task.target is None else task.target
-    return [trainer.run(make(seed), rate, seed, task.steps, stop_at) for seed in seeds]
+
+    def run(seed: int) -> list[Any]:
+        return trainer.run(candidate.make(seed), rate, seed, task.steps, stop_at).to_list()
+
+    key = (task.title, task.steps, candidate.name, rate)
+    return [Run.from_list(task.store.kept((*key, seed), lambda seed=seed: run(seed))) for seed in seeds]
 
 
-def accuracies(make: Make, rates: Iterable[float], task: Task, budget: Budget) -> list[Estimate]:
+def accuracies(candidate: Candidate, task: Task, budget: Budget) -> list[Estimate]:
     """The mean test accuracy in the end, at each rate."""
-    trainer = task.trainer(make)
-    runs = [train(make, rate, trainer, task, range(budget.seeds)) for rate in rates]
+    trainer = task.trainer(candidate.make)
+    runs = [train(candidate, rate, trainer, task, range(budget.seeds)) for rate in candidate.rates]
     return [mean([float(one.test[-1]) for one in ones]) for ones in runs]
 
 
@@ -140,4 +163,4 @@ def _result(candidate: Candidate, task: Task, budget: Budget) -> Result:
     trainer = task.trainer(candidate.make)
     scores = sweep(candidate, trainer, task, budget)
     rate = max(scores, key=lambda rate: scores[rate])
-    return Result(candidate, scores, rate, train(candidate.make, rate, trainer, task, range(budget.seeds)))
+    return Result(candidate, scores, rate, train(candidate, rate, trainer, task, range(budget.seeds)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,21 @@ def digits() -> Dataset:
 def digit_images() -> Dataset:
     """The same digits as images of 8x8 pixels."""
     return digits().mapped(lambda inputs: inputs.reshape(-1, 8, 8, 1))
+
+
+def large_digit_images(mnist: Path | None) -> Dataset:
+    """Digits of 28x28 pixels from a file in the layout of Keras's `mnist.npz`; without one, those of 8x8.
+
+    A sixth of the training part is left for validation.
+    """
+    if mnist is None:
+        return digit_images()
+    with np.load(mnist) as file:
+        parts = [(file[f"x_{name}"], file[f"y_{name}"]) for name in ("train", "test")]
+    train, test = ((images[..., None].astype("float32") / 255, labels.astype("int32")) for images, labels in parts)
+    order = np.random.default_rng(0).permutation(len(train[1]))
+    validation, rest = order[: len(order) // 6], order[len(order) // 6 :]
+    return Dataset(*((images[rows], labels[rows]) for rows in (rest, validation) for images, labels in [train]), test)
 
 
 def circles() -> Dataset:

@@ -47,6 +47,13 @@ def mean(values: Sequence[float]) -> Estimate:
     return Estimate(value, value - reach, value + reach)
 
 
+def differ(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two means are to be told apart, by a Welch test."""
+    if min(len(one), len(other)) < 2 or np.ptp(one) == np.ptp(other) == 0:
+        return False
+    return bool(stats.ttest_ind(one, other, equal_var=False).pvalue < 1 - CONFIDENCE)
+
+
 def _bootstrapped(statistic: Callable[..., float], *samples: Sequence[float]) -> Estimate:
     value = float(statistic(*map(np.asarray, samples)))
     if min(map(len, samples)) < 2:

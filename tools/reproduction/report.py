@@ -70,7 +70,7 @@ def steps_table(title: str, results: Sequence[Result], task: Task, baseline: int
 
 def accuracy_table(title: str, results: Sequence[Result], task: Task) -> Table:
     """The accuracy at the end."""
-    rows = [(*_named(result), mean(_last(result)).text(percent)) for result in results]
+    rows = [(*_named(result), mean(result.last).text(percent)) for result in results]
     return Table(
         title,
         ("network", "learning rate", f"test accuracy, % after {task.steps} steps"),
@@ -129,10 +129,6 @@ def times(estimate: Estimate) -> str:
 
 def _named(result: Result) -> tuple[str, str]:
     return result.candidate.name, f"{result.rate:g}" + ("*" if result.at_edge else "")
-
-
-def _last(result: Result) -> list[float]:
-    return [float(run.test[-1]) for run in result.runs]
 
 
 def _on_edges(results: Sequence[Result]) -> str:

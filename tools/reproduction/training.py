@@ -8,13 +8,17 @@ run then starts from weights of its own.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from reproduction.data import Array, Dataset
+
+_AT_ONCE = 2000
+"""How many examples are evaluated at a time."""
 
 Score = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """The score of each example, from the labels and the outputs: the greater the better."""
@@ -39,6 +43,15 @@ class Run:
     validation: Array
     test: Array
 
+    def to_list(self) -> list[Any]:
+        """The run as plain data, ready for JSON."""
+        return [self.every, self.validation.tolist(), self.test.tolist()]
+
+    @classmethod
+    def from_list(cls, data: Sequence[Any]) -> Run:
+        """The run that such data is of."""
+        return cls(data[0], np.array(data[1]), np.array(data[2]))
+
     def steps_to(self, target: float, limit: float = np.inf, part: str = "test") -> float:
         """The steps after which a score is seen for the first time, `limit` if it never is."""
         (reached,) = np.nonzero(getattr(self, part) >= target)
@@ -55,6 +68,7 @@ class Trainer:
         batch_size: The number of examples in a step.
         score: What is evaluated.
         xla: Whether XLA compiles the steps: slow at first, and fast where a network loops over time.
+        shift: By how many pixels images are moved at most, each time that they are trained on.
     """
 
     def __init__(
@@ -65,6 +79,7 @@ class Trainer:
         batch_size: int = 60,
         score: Score = accuracy,
         xla: bool = False,
+        shift: int = 0,
     ) -> None:
         self.model = model
         self._every, self._batch_size = every, batch_size
@@ -72,7 +87,8 @@ class Trainer:
         inputs, labels = map(tf.constant, data.train)
         seen = tf.constant(np.concatenate([data.validation[0], data.test[0]]))
         known = tf.constant(np.concatenate([data.validation[1], data.test[1]]))
-        boundary = len(data.validation[0])
+        self._boundary = len(data.validation[0])
+        heads = len(model.outputs)
         model.optimizer.build(model.trainable_variables)
 
         step = tf.function(model.train_step, jit_compile=True) if xla else model.train_step
@@ -80,19 +96,21 @@ class Trainer:
         @tf.function
         def train(batches: tf.Tensor) -> None:
             for rows in batches:
-                step((tf.gather(inputs, rows), tf.gather(labels, rows)))
+                examples, classes = tf.gather(inputs, rows), tf.gather(labels, rows)
+                step((_moved(examples, shift) if shift else examples, classes if heads == 1 else [classes] * heads))
 
         @tf.function(jit_compile=xla)
-        def evaluate() -> tuple[tf.Tensor, tf.Tensor]:
-            scores = score(known, model(seen, training=False))
-            return tf.reduce_mean(scores[:boundary]), tf.reduce_mean(scores[boundary:])
+        def evaluate(begin: tf.Tensor) -> tf.Tensor:
+            outputs = model(seen[begin : begin + _AT_ONCE], training=False)
+            return score(known[begin : begin + _AT_ONCE], outputs if heads == 1 else outputs[0])
 
         self._train, self._evaluate = train, evaluate
+        self._parts = [tf.constant(begin) for begin in range(0, len(seen), _AT_ONCE)]
 
     def run(
         self,
         start: keras.Model,
-        rate: float,
+        rate: float | None,
         seed: int,
         steps: int,
         stop_at: float = np.inf,
@@ -102,7 +120,7 @@ class Trainer:
 
         Args:
             start: A model of the same architecture, whose weights training starts from.
-            rate: The learning rate.
+            rate: The learning rate; `None` for what the model was compiled with, such as a schedule.
             seed: What the order of the batches is drawn from.
             steps: The number of steps.
             stop_at: The score that training ends at when both parts have reached it.
@@ -123,15 +141,18 @@ class Trainer:
 
     def scores(self) -> tuple[float, float]:
         """The scores of the model as it is, on the validation part and the test part."""
-        validation, test = self._evaluate()
-        return float(validation), float(test)
+        scores = np.concatenate([self._evaluate(begin) for begin in self._parts])
+        return float(np.mean(scores[: self._boundary])), float(np.mean(scores[self._boundary :]))
 
-    def _reset(self, start: keras.Model, rate: float) -> None:
+    def _reset(self, start: keras.Model, rate: float | None) -> None:
         for ours, theirs in zip(self.model.variables, start.variables, strict=True):
             ours.assign(theirs)
+        rates = self.model.optimizer.learning_rate
         for variable in self.model.optimizer.variables:
-            variable.assign(keras.ops.zeros_like(variable))
-        self.model.optimizer.learning_rate = rate
+            if variable is not rates:
+                variable.assign(keras.ops.zeros_like(variable))
+        if rate is not None:
+            self.model.optimizer.learning_rate = rate
 
     def _batches(self, seed: int) -> Iterator[Array]:
         generator = np.random.default_rng(seed)
@@ -139,3 +160,13 @@ class Trainer:
             order = generator.permutation(self._count)
             for begin in range(0, self._count - self._batch_size + 1, self._batch_size):
                 yield order[begin : begin + self._batch_size]
+
+
+def _moved(images: tf.Tensor, most: int) -> tf.Tensor:
+    """Images, each moved by some pixels, with zeros coming in."""
+    height, width = images.shape[1:3]
+    padded = tf.pad(images, [[0, 0], [most, most], [most, most], [0, 0]])
+    for axis, size in ((1, height), (2, width)):
+        first = tf.random.uniform([tf.shape(images)[0], 1], maxval=2 * most + 1, dtype="int32")
+        padded = tf.gather(padded, first + tf.range(size), axis=axis, batch_dims=1)
+    return padded

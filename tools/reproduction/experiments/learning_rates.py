@@ -41,7 +41,8 @@ def run(budget: Budget) -> Report:
         scores = sweep(plain, task.trainer(plain.make), task, budget)
         best = max(scores, key=lambda rate: scores[rate])
         rates = {factor: factor * best for factor in budget.rates(FACTORS)}
-        found = {name: accuracies(make, rates.values(), task, budget) for name, make in variants.items()}
+        tried = [Candidate(name, make, [*rates.values()]) for name, make in variants.items()]
+        found = {candidate.name: accuracies(candidate, task, budget) for candidate in tried}
         limits = {name: list(rates.values())[_last_stable(accuracies)] for name, accuracies in found.items()}
         for name, limit in limits.items():
             summary.append((title, name, f"{best:g}", f"{limit:g}", f"{limit / limits['no BN']:g}"))

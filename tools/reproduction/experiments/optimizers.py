@@ -44,8 +44,9 @@ def run(budget: Budget) -> Report:
             plain = from_seed(build, optimizer)
             scores = sweep(Candidate(name, plain, rates), task.trainer(plain), task, budget)
             best = max(scores, key=lambda rate: scores[rate])
-            (without,) = accuracies(plain, [best], task, budget)
-            found = accuracies(rewritten(plain), [best * factor for factor in factors], task, budget)
+            (without,) = accuracies(Candidate(name, plain, [best]), task, budget)
+            with_bn = Candidate(f"{name}, BN", rewritten(plain), [best * factor for factor in factors])
+            found = accuracies(with_bn, task, budget)
             edge = "*" if best in (min(scores), max(scores)) else ""
             rows.append((name, f"{best:g}{edge}", *(each.text(percent) for each in (without, *found))))
             lines.append(banded(name, list(factors), found))

@@ -16,14 +16,12 @@ hidden layer gets, over the test part, in the course of training at the best rat
 from __future__ import annotations
 
 import keras
-import numpy as np
 
-from kerasbn.statistics.percentiles import input_percentiles
 from reproduction import data
-from reproduction.comparison import Budget, Candidate, Result, Task, compare
-from reproduction.data import Array
+from reproduction.comparison import Budget, Candidate, Task, compare
+from reproduction.drift import drift
 from reproduction.networks import Make, dense, from_seed, rewritten
-from reproduction.report import Line, Panel, Report, steps_table, sweep_panel, sweep_table
+from reproduction.report import Report, steps_table, sweep_panel, sweep_table
 
 RATES = {
     "SGD": ((0.5, 1, 2, 3, 5, 8), (0.02, 0.05, 0.1, 0.2, 0.5, 1)),
@@ -32,8 +30,6 @@ RATES = {
 """The rates tried for each optimizer, without BN and with it."""
 SCALES = (0.05, 0.01, 0.1)
 """Standard deviations of the first weights. The first one is that of the figure."""
-SHARES = (15, 50, 85)
-"""The percentiles of the figure."""
 
 
 def run(budget: Budget) -> Report:
@@ -48,7 +44,7 @@ def run(budget: Budget) -> Report:
             if scale == SCALES[0]:
                 panels.append(sweep_panel(setting, results, task))
             if scale == SCALES[0] and optimizer == "SGD":
-                panels += [_drift(result, task, budget) for result in (results[0], results[2])]
+                panels += [drift(result, task, "sigmoid3", budget.steps(1000)) for result in (results[0], results[2])]
     return Report(tables, panels)
 
 
@@ -63,19 +59,3 @@ def _candidates(scale: float, optimizer: str) -> list[Candidate]:
         Candidate("Keras's layer", rewritten(plain, norm=keras.layers.BatchNormalization()), with_bn),
         Candidate("Keras's layer, momentum 0.9", rewritten(plain, norm=quick), with_bn),
     ]
-
-
-def _drift(result: Result, task: Task, budget: Budget) -> Panel:
-    """The percentiles of what the first unit's sigmoid gets in the last hidden layer, for seed 0."""
-    trainer = task.trainer(result.candidate.make)
-    seen: list[Array] = []
-
-    def watch() -> None:
-        (values,) = input_percentiles(trainer.model, task.data.test[0], "sigmoid3", SHARES, channel=0).values()
-        seen.append(values)
-
-    steps = budget.steps(1000)
-    trainer.run(result.candidate.make(0), result.rate, seed=0, steps=steps, watch=watch)
-    at = range(task.every, steps + 1, task.every)
-    lines = [Line(f"{share}th", at, values) for share, values in zip(SHARES, np.transpose(seen), strict=True)]
-    return Panel(f"Input of one sigmoid: {result.candidate.name}", "steps", "percentiles", lines)

@@ -42,7 +42,8 @@ def run(budget: Budget) -> Report:
         make = rewritten(from_seed(build)) if normalized else from_seed(build)
         task = Task(load(), budget.steps(enough), every=20)
         trainer = task.trainer(make)
-        scores = sweep(Candidate(name, make, RATES), trainer, task, budget)
+        candidate = Candidate(name, make, RATES)
+        scores = sweep(candidate, trainer, task, budget)
         best = max(scores, key=lambda rate: scores[rate])
         steps = 10 if budget.quick else 100
         curves = [
@@ -51,8 +52,8 @@ def run(budget: Budget) -> Report:
         ]
         found = {each: [curve.suggestions.get(each, curve.suggestion) for curve in curves] for each in NAMES}
         suggested.append((name, f"{best:.2g}", *(_cell(found[each], best) for each in NAMES)))
-        at_best = train(make, best, trainer, task, range(budget.seeds))
-        at_default = [train(make, curve.suggestion, trainer, task, [seed])[0] for seed, curve in enumerate(curves)]
+        at_best = train(candidate, best, trainer, task, range(budget.seeds))
+        at_default = [train(candidate, curve.suggestion, trainer, task, [seed])[0] for seed, curve in enumerate(curves)]
         accuracies.append(
             (
                 name,
