@@ -109,16 +109,24 @@ def calibrate(
     - [Schneider et al., 2020](https://arxiv.org/abs/2006.16971), section 3, blended statistics.
     """
     check_model(model)
+    left: list[str] = []
 
     def chosen() -> Iterable[Norm]:
         check_steps(steps)
         _check_share(blend)
         _check_passes(passes)
-        _check(model)
         norms = chosen_norms(model, layers)
-        return norms if frozen else _unfrozen(norms)
+        if frozen:
+            return norms
+        left.extend(path for norm, path in norms.items() if is_frozen(norm))
+        return [norm for norm in norms if not is_frozen(norm)]
 
     measure(model, data, steps, chosen=chosen, blend=blend, passes=passes, synchronized=synchronized)
+    if left:
+        warnings.warn(
+            f"Frozen, so their statistics are left as they are: {listed(left)}. Pass frozen=True to measure them too.",
+            stacklevel=2,
+        )
     return model
 
 
@@ -320,17 +328,6 @@ def _check_share(blend: Any) -> None:
 def _check_passes(passes: Any) -> None:
     if passes is not None and (isinstance(passes, bool) or not isinstance(passes, int) or passes < 1):
         raise OptionError(f"Option passes is {passes!r}; it must be a positive number of passes, or None.")
-
-
-def _unfrozen(norms: Mapping[Norm, str]) -> list[Norm]:
-    """Those that train; of the others a warning says that they are left alone."""
-    left = [path for norm, path in norms.items() if is_frozen(norm)]
-    if left:
-        warnings.warn(
-            f"Frozen, so their statistics are left as they are: {listed(left)}. Pass frozen=True to measure them too.",
-            stacklevel=3,
-        )
-    return [norm for norm in norms if not is_frozen(norm)]
 
 
 def _held(batches: Iterator[Any], steps: int | None) -> list[Any]:

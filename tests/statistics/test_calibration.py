@@ -607,3 +607,19 @@ def test_statistics_that_are_not_finite_are_replaced():
     model.layers[0].moving_variance.assign(np.full(4, np.nan))
     kerasbn.calibrate(model, data)
     np.testing.assert_allclose(model.layers[0].moving_variance, data.var(axis=0, ddof=1), rtol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="the others keep nothing for gradients")
+def test_nothing_is_kept_for_gradients():
+    class Watches(keras.layers.Layer):
+        def call(self, inputs):
+            seen.append(inputs.requires_grad)
+            return inputs
+
+    seen = []
+    layers = [keras.layers.Dense(3), Watches(), keras.layers.BatchNormalization()]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    seen.clear()
+    kerasbn.calibrate(model, np.ones((8, 4), "float32"))
+    assert seen
+    assert not any(seen)
