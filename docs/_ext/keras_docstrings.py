@@ -4,6 +4,7 @@ import inspect
 import re
 from typing import Any, get_args, get_type_hints
 
+import keras
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
@@ -69,6 +70,15 @@ def add_option_types(app: Sphinx, what: str, name: str, obj: Any, options: Any, 
             lines.insert(first, f":type {option}: {stringify_annotation(annotation, 'smart')}")
 
 
+def own_signature(app: Sphinx, what: str, name: str, obj: Any, options: Any, *described: str) -> tuple[str, str] | None:
+    """Say how a layer is made: Keras's `__new__`, which takes anything, hides it."""
+    if not (inspect.isclass(obj) and issubclass(obj, keras.Operation)):
+        return None
+    _, *parameters = inspect.signature(obj.__init__).parameters.values()
+    plain = [parameter.replace(annotation=parameter.empty) for parameter in parameters]
+    return str(inspect.Signature(plain)), ""
+
+
 def by_public_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.Node) -> nodes.Node | None:
     """Lead from the place where something is defined to where it is documented."""
     target = node.get("reftarget", "")
@@ -86,5 +96,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Come before napoleon, which has priority 500, and after it."""
     app.connect("autodoc-process-docstring", translate, priority=400)
     app.connect("autodoc-process-docstring", add_option_types, priority=600)
+    app.connect("autodoc-process-signature", own_signature)
     app.connect("missing-reference", by_public_name)
     return {"parallel_read_safe": True}
