@@ -35,7 +35,7 @@ help: ## Show this
 demo: $(INSTALLED) ## Train with and without batch normalization, export, compare
 	@$(BIN)/python examples/demo.py
 
-docs: $(INSTALLED) ## The documentation as a site to be opened from the disk, its tutorials run
+docs: $(INSTALLED) ## The documentation as a site to be opened from the disk, its tutorials run (but with TUTORIALS=off)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
 	@echo 'Open docs/_build/html/index.html'
