@@ -30,7 +30,7 @@ def to_keras(model: keras.Model, *, copy: bool = True) -> keras.Model:
 
     At inference the result computes exactly what the model does. In training Keras's layer has no
     `virtual_batch_size`, `unbiased_variance`, `zero_debias` and `accumulate`: they are left out, and
-    `momentum=None` becomes Keras's default. `renorm` and `synchronized` stay.
+    `momentum=None` becomes Keras's default. `renorm` stays, and on TensorFlow `synchronized`.
 
     Example:
 
@@ -91,6 +91,7 @@ def _theirs(layer: BatchNormalization) -> LayerSpec:
     config = {key: value for key, value in constructor_arguments(layer).items() if key not in _OURS_ALONE}
     if config["momentum"] is None:
         del config["momentum"]
+    config["synchronized"] = bool(layer.synchronized) and keras.backend.backend() == "tensorflow"
     return LayerSpec(keras.layers.BatchNormalization, config, origin=layer)
 
 

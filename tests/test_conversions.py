@@ -93,6 +93,11 @@ def test_cumulative_average_gets_the_default_momentum():
     assert to_keras(sequential(BatchNormalization(momentum=None))).layers[1].momentum == 0.99
 
 
+def test_replicas_share_statistics_where_keras_has_that():
+    theirs = to_keras(sequential(BatchNormalization(synchronized=True))).layers[1]
+    assert theirs.synchronized is (keras.backend.backend() == "tensorflow")
+
+
 def test_subclassed_models():
     model = randomize(subclassed(BatchNormalization(name="norm")))
     theirs = to_keras(model)

@@ -79,8 +79,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
             clipped to `[rmin, rmax]`, d to `[-dmax, dmax]`. Defaults to `None`.
         renorm_momentum: Float from 0 to 1, the momentum of `renorm_mean` and `renorm_stddev`.
             Defaults to `0.99`.
-        synchronized: Whether all replicas of a `tf.distribute` strategy share their statistics,
-            also with a mask. TensorFlow only. Defaults to `False`.
+        synchronized: Whether all replicas share their statistics, pooled by the number of their values, also with a
+            mask: those of a `tf.distribute` strategy, the processes of the default group of `torch.distributed`, or
+            under JAX those along the axis that is bound by `shard_map` or `pmap`; a string names it where there are
+            several. Where nothing of the sort runs the batch is whole as it is, as with `keras.distribution`. Defaults
+            to `False`.
         virtual_batch_size: Positive integer, the number of examples in a ghost batch (Hoffer et al.,
             2017). Each ghost batch is normalized with its own statistics in training, the last one
             being smaller where the batch is no multiple; the moving statistics average theirs,
@@ -149,7 +152,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         renorm: bool = False,
         renorm_clipping: Mapping[str, float] | None = None,
         renorm_momentum: float = 0.99,
-        synchronized: bool = False,
+        synchronized: bool | str = False,
         *,
         virtual_batch_size: int | None = None,
         unbiased_variance: bool = False,
@@ -176,9 +179,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
             renorm=renorm,
             renorm_clipping=renorm_clipping,
             renorm_momentum=renorm_momentum,
-            synchronized=synchronized,
             **kwargs,
         )
+        self.synchronized = synchronized  # which Keras refuses but on TensorFlow
         self.momentum: float | None = None if momentum is None else float(momentum)
         self.virtual_batch_size = virtual_batch_size
         self.unbiased_variance = unbiased_variance
@@ -206,6 +209,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
             raise ValueError(
                 "Argument `zero_debias` needs a `momentum` below 1, with which batches count for something; use "
                 "momentum=None for the average over all batches. Received: zero_debias=True, momentum=1.0"
+            )
+        if not isinstance(self.synchronized, bool | str):
+            raise ValueError(
+                "Argument `synchronized` must be True or False, or under JAX the name of an axis. Received: "
+                f"synchronized={self.synchronized!r}"
             )
         if not _is_count(self.accumulate):
             raise ValueError(

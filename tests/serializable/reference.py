@@ -38,13 +38,14 @@ def gradients(x, gamma, beta, dy, step=1e-6, **arguments):
     def derivative(which):
         at = [np.array(each, "float64") for each in (x, gamma, beta)]
         result = np.zeros_like(at[which])
+        steps = np.broadcast_to(step, result.shape)
         for index in np.ndindex(result.shape):
             losses = []
             for sign in (1, -1):
                 moved = [each.copy() for each in at]
-                moved[which][index] += sign * step
+                moved[which][index] += sign * steps[index]
                 losses.append(np.sum(dy * batch_normalization(*moved, **arguments)[0]))
-            result[index] = (losses[0] - losses[1]) / (2 * step)
+            result[index] = (losses[0] - losses[1]) / (2 * steps[index])
         return result
 
     return [derivative(which) for which in range(3)]

@@ -1,59 +1,155 @@
-"""Run by test_synchronized.py: one step on two replicas, which TensorFlow sets up as it starts."""
+"""Run by test_synchronized.py: one step on two replicas, of the backend that Keras runs on.
 
+TensorFlow and JAX set up two devices as they start, torch has two processes.
+"""
+
+import importlib
 import json
+import os
+import subprocess
 import sys
+import tempfile
 
+import keras
 import numpy as np
-import tensorflow as tf
 
-import kerasbn.layers
-
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+from kerasbn.layers import BatchNormalization
 
 
-def run(case):
-    x, dy, mask = (None if case[name] is None else np.array(case[name]) for name in ("x", "dy", "mask"))
+def made(case):
+    """The layer of a case, and its inputs, gradients of outputs, and mask, as arrays or None."""
+    layer = BatchNormalization(**case["arguments"])
+    given = [None if case[name] is None else np.array(case[name]) for name in ("x", "dy", "mask")]
+    layer.build(given[0].shape)
+    for name in ("gamma", "beta"):
+        getattr(layer, name).assign(case[name])
+    return layer, given
 
-    def of_replica(values, dtype):
-        if values is None:
-            return None
-        halves = [tf.constant(half, dtype) for half in np.array_split(values, case["split"])]
-        return strategy.experimental_distribute_values_from_function(
-            lambda context: halves[context.replica_id_in_sync_group]
-        )
 
-    with strategy.scope():
-        layer = kerasbn.layers.BatchNormalization(**case["arguments"])
-        layer.build(x.shape)
-        for name in ("gamma", "beta"):
-            getattr(layer, name).assign(case[name])
+def parts(values, case, dtype):
+    """The shares of the replicas."""
+    return None if values is None else np.array_split(values.astype(dtype), case["split"])
 
-    @tf.function
-    def step(x, dy, mask):
-        def one(x, dy, mask):
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                outputs = layer(x, training=True, mask=mask)
-            sources = [x, layer.gamma.value, layer.beta.value]
-            return outputs, *tape.gradient(outputs, sources, output_gradients=dy)
 
-        return strategy.run(one, args=(x, dy, mask))
-
-    dtype = layer.compute_dtype
-    results = step(of_replica(x, dtype), of_replica(dy, dtype), of_replica(mask, "bool"))
-    outputs, dx, dgamma, dbeta = (
-        [part.numpy() for part in strategy.experimental_local_results(each)] for each in results
-    )
+def results(outputs, dx, dgamma, dbeta, statistics):
+    """What the replicas have found, joined: gradients of gamma and beta are added up, statistics are the first's."""
     return {
         "outputs": np.concatenate(outputs).tolist(),
         "dx": np.concatenate(dx).tolist(),
-        "dgamma": sum(dgamma).tolist(),
-        "dbeta": sum(dbeta).tolist(),
-        **{variable.name: variable.numpy().tolist() for variable in layer.non_trainable_variables},
+        "dgamma": np.sum(dgamma, axis=0).tolist(),
+        "dbeta": np.sum(dbeta, axis=0).tolist(),
+        **{name: np.array(value).tolist() for name, value in statistics.items()},
     }
 
 
-json.dump([run(case) for case in json.load(sys.stdin)], sys.stdout)
+def on_tensorflow(cases):
+    import tensorflow as tf
+
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+    def of_replica(values):
+        if values is None:
+            return None
+        return strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant(values[context.replica_id_in_sync_group])
+        )
+
+    def run(case):
+        with strategy.scope():
+            layer, (x, dy, mask) = made(case)
+
+        @tf.function
+        def step(x, dy, mask):
+            def one(x, dy, mask):
+                with tf.GradientTape() as tape:
+                    tape.watch(x)
+                    outputs = layer(x, training=True, mask=mask)
+                sources = [x, layer.gamma.value, layer.beta.value]
+                return outputs, *tape.gradient(outputs, sources, output_gradients=dy)
+
+            return strategy.run(one, args=(x, dy, mask))
+
+        dtype = layer.compute_dtype
+        shares = (of_replica(parts(*each)) for each in ((x, case, dtype), (dy, case, dtype), (mask, case, "bool")))
+        found = ([part.numpy() for part in strategy.experimental_local_results(each)] for each in step(*shares))
+        return results(*found, {each.name: each.numpy() for each in layer.non_trainable_variables})
+
+    return [run(case) for case in cases]
+
+
+def on_jax(cases):
+    import jax
+    from jax.sharding import Mesh, PartitionSpec
+
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+    whole, shared = PartitionSpec(), PartitionSpec("data")
+    shard_map = getattr(jax, "shard_map", None) or importlib.import_module("jax.experimental.shard_map").shard_map
+
+    def run(case):
+        layer, (x, dy, mask) = made(case)
+
+        def step(trainable, others, x, dy, mask):
+            def call(trainable, x):
+                return layer.stateless_call(trainable, others, x, training=True, mask=mask)
+
+            outputs, derivative, state = jax.vjp(call, trainable, x, has_aux=True)
+            gradients, dx = derivative(dy)
+            return outputs, dx, *gradients, state if layer.synchronized else [each[None] for each in state]
+
+        state = whole if layer.synchronized else shared
+        step = shard_map(
+            step,
+            mesh=mesh,
+            in_specs=(whole, whole, shared, shared, shared),
+            out_specs=(shared, shared, whole, whole, state),
+        )
+        variables = [
+            [each.value for each in some] for some in (layer.trainable_variables, layer.non_trainable_variables)
+        ]
+        outputs, dx, dgamma, dbeta, state = jax.jit(step)(*variables, x.astype("float32"), dy.astype("float32"), mask)
+        names = [each.name for each in layer.non_trainable_variables]
+        return results([outputs], [dx], [dgamma], [dbeta], dict(zip(names, state, strict=True)))
+
+    return [run(case) for case in cases]
+
+
+def on_torch(cases):
+    import torch
+
+    rank = int(os.environ.setdefault("RANK", "0"))
+    if rank == 0:
+        os.environ["MEETING"] = tempfile.mkdtemp()
+        other = subprocess.Popen(
+            [sys.executable, "-m", __spec__.name], stdin=subprocess.PIPE, text=True, env={**os.environ, "RANK": "1"}
+        )
+        json.dump(cases, other.stdin)
+        other.stdin.close()
+    torch.distributed.init_process_group("gloo", f"file://{os.environ['MEETING']}/file", rank=rank, world_size=2)
+
+    def run(case):
+        layer, (x, dy, mask) = made(case)
+        x, dy, mask = (
+            each and torch.tensor(each[rank])
+            for each in (parts(x, case, "float32"), parts(dy, case, "float32"), parts(mask, case, "bool"))
+        )
+        x.requires_grad_()
+        outputs = layer(x, training=True, mask=mask)
+        gradients = torch.autograd.grad(outputs, [x, layer.gamma.value, layer.beta.value], grad_outputs=dy)
+        found = [None, None]
+        torch.distributed.all_gather_object(found, [each.detach().numpy() for each in (outputs, *gradients)])
+        return results(*zip(*found, strict=True), {each.name: each.numpy() for each in layer.non_trainable_variables})
+
+    done = [run(case) for case in cases]
+    if rank == 0:
+        assert other.wait(60) == 0
+    else:
+        sys.exit()
+    return done
+
+
+if __name__ == "__main__":
+    on_backend = {"tensorflow": on_tensorflow, "jax": on_jax, "torch": on_torch}[keras.backend.backend()]
+    json.dump(on_backend(json.load(sys.stdin)), sys.stdout)

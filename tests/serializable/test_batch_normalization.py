@@ -29,8 +29,7 @@ if keras.backend.backend() == "tensorflow":
     MODES["graph"] = tf.function
     MODES["xla"] = lambda function: tf.function(function, jit_compile=True)
     MODES["open shapes"] = lambda function: tf.function(function, reduce_retracing=True)
-WIDEST = "float32" if keras.backend.backend() == "jax" else "float64"
-SYNCHRONIZED = pytest.param({"synchronized": True}, marks=pytest.mark.tensorflow)
+WIDEST = "float64" if keras.backend.backend() == "tensorflow" else "float32"
 TOLERANCES = {"float64": 1e-6, "float32": 2e-5, "mixed_float16": 5e-3, "mixed_bfloat16": 4e-2}
 
 
@@ -233,6 +232,32 @@ def by_definition(shape, axis, mask=False, group=None):
     return mask, group, outputs, reference.gradients(data(shape), *weights, data(shape, 1), **arguments)
 
 
+@by_mode(*MODES)
+@pytest.mark.parametrize("options", [{}, {"synchronized": True}, {"virtual_batch_size": 3}], ids=str)
+@pytest.mark.parametrize("masked", [False, True], ids=["all", "masked"])
+def test_channels_over_decades(options, masked, mode):
+    """By the definition, each channel within 1e-5 of what is largest in it."""
+    shape, std = (7, 3, 4), np.array([1e-2, 1, 10, 1e3])
+    values, mask = data(shape, mean=0, std=1), np.arange(3) < np.array([3, 1, 2, 3, 0, 3, 1])[:, None]
+    x, dy = ((values + np.array([3, -3, 0.1, -5])) * std).astype("float32"), values + data(shape, 1, mean=1, std=1)
+    mask = mask if masked else None
+    layer = built(shape, momentum=0.0, **options)
+    weights = layer.gamma.numpy(), layer.beta.numpy()
+    arguments = {"mask": mask, "group": options.get("virtual_batch_size")}
+    outputs, found = reference.batch_normalization(x, *weights, **arguments)
+    exact = reference.gradients(x, *weights, dy, step=1e-4 * std, **arguments)
+    got = trained(layer, x, dy, mode, mask)
+    means, variances, counts = (np.array(each) for each in zip(*found, strict=True))
+    pairs = [
+        *zip([outputs, *exact], got, strict=True),
+        (np.sum(means * counts, 0) / counts.sum(0), layer.moving_mean),
+        (np.sum(variances * counts, 0) / counts.sum(0), layer.moving_variance),
+    ]
+    for expected, each in pairs:
+        for channel in range(4):
+            assert_close(expected[..., channel], array(each)[..., channel], 1e-5)
+
+
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
 def test_gradients_at_inference(mode):
@@ -374,7 +399,7 @@ OPTIONS = {
     "unbiased": {"unbiased_variance": True},
     "ghosts": {"virtual_batch_size": 2, "zero_debias": True},
     "renorm": {"renorm": True, "zero_debias": True},
-    "synchronized": SYNCHRONIZED,
+    "synchronized": {"synchronized": True},
 }
 
 
@@ -537,7 +562,7 @@ def test_one_value_a_channel(shape, mode):
 
 @pytest.mark.parametrize("mean_and_std", [(1000.0, 1e-3), (-1000.0, 1.0), (0.0, 1e-4), (1e-3, 1e3)], ids=str)
 @pytest.mark.parametrize("shape", [(512, 4), (8, 32, 32, 4)], ids=str)
-@pytest.mark.parametrize("options", [{}, {"virtual_batch_size": 4}, SYNCHRONIZED, {"mask": True}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"virtual_batch_size": 4}, {"synchronized": True}, {"mask": True}], ids=str)
 @by_mode("eager", "xla")
 def test_variance_is_sound(mean_and_std, shape, options, mode):
     mean, std = mean_and_std
@@ -597,11 +622,7 @@ def test_unbiased_variance_of_ghost_batches_leaves_single_values_out():
         ({"virtual_batch_size": True}, "`virtual_batch_size` must be a positive integer.*virtual_batch_size=True"),
         ({"accumulate": 0}, "`accumulate` must be a positive integer"),
         ({"virtual_batch_size": 4, "renorm": True}, "`virtual_batch_size` and `renorm` exclude each other"),
-        pytest.param(
-            {"virtual_batch_size": 4, "synchronized": True},
-            "`virtual_batch_size` and `synchronized` exclude",
-            marks=pytest.mark.tensorflow,
-        ),
+        ({"virtual_batch_size": 4, "synchronized": True}, "`virtual_batch_size` and `synchronized` exclude"),
         ({"zero_debias": True, "momentum": 1.0}, "`zero_debias` needs a `momentum` below 1"),
     ],
 )

@@ -1,8 +1,8 @@
 """Batch normalization of one batch, as fast as the backend allows.
 
-`plain` states the algebra and runs on every backend; `tensorflow` puts TensorFlow's fused kernel in
-its place where that applies; `arrangement` brings inputs of any rank, masks and ghost batches into
-the one form that `plain` works on.
+`plain` states the algebra and runs on every backend; `tensorflow` and `torch` put the kernels of theirs in its place
+where these apply, `jax` its gradient in the place of a derived one; `arrangement` brings inputs of any rank, masks and
+ghost batches into the one form that `plain` works on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def normalize(
     axis: int,
     mask: Any = None,
     group_size: int | None = None,
-    synchronized: bool = False,
+    synchronized: bool | str = False,
 ) -> Normalized:
     """Normalize each channel of each group of examples with its own mean and variance.
 
@@ -36,15 +36,24 @@ def normalize(
         mask: Which positions count: over the leading axes of x, or over all axes but the channels';
             sizes of 1 stand for all. `None`: everything.
         group_size: How many examples make up a group. `None`: all of them.
-        synchronized: Whether the statistics are those of all replicas. TensorFlow only.
+        synchronized: Whether the statistics are those of all replicas, or under JAX the axis that these are along.
     """
+    arguments = (x, gamma, beta, epsilon, axis, mask, group_size)
     if keras.backend.backend() == "tensorflow":
         from kerasbn.serializable._kernels import tensorflow
 
-        return tensorflow.normalize(x, gamma, beta, epsilon, axis, mask, group_size, synchronized)
+        return tensorflow.normalize(*arguments, synchronized)
+    if keras.backend.backend() == "jax":
+        from kerasbn.serializable._kernels import jax
+
+        return jax.normalize(*arguments, synchronized)
+    if keras.backend.backend() == "torch":
+        from kerasbn.serializable._kernels import torch
+
+        return torch.normalize(*arguments, synchronized)
     from kerasbn.serializable._kernels import plain
 
-    return plain.normalize(x, gamma, beta, epsilon, axis, mask, group_size)
+    return plain.normalize(*arguments)
 
 
 def infer(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, *, epsilon: float, axis: int) -> Any:

@@ -12,22 +12,24 @@ The sums of dbeta and dgamma are over all values, as a masked one is normalized 
 part in the statistics. What is the same all over a channel is worked out once, before it meets the
 values. The variance is a sum of squared distances from the mean: E[x^2] - E[x]^2 would lose its
 digits where the mean is large. All statistics are in float32, in float64 if x is.
+
+Replicas that share their statistics add up what each has found in its own share of the batch. The
+gradient of x is that of the sum of what the replicas make of it, the gradients of gamma and beta are
+those of the replica's own outputs.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
 from kerasbn.serializable._kernels.arrangement import Arranged, arrange
-
-Total = Callable[[Any], Any]
-"""Adds a sum up over the replicas that share their statistics."""
 
 
 class Normalized(NamedTuple):
@@ -41,6 +43,20 @@ class Normalized(NamedTuple):
     """
 
     outputs: Any
+    mean: Any
+    variance: Any
+    count: Any
+
+
+class Moments(NamedTuple):
+    """What the values of a channel come to, in the form of the statistics.
+
+    Attributes:
+        mean: The mean.
+        variance: The biased variance.
+        count: The number of values: a scalar, or with a mask in the form of the statistics.
+    """
+
     mean: Any
     variance: Any
     count: Any
@@ -62,9 +78,85 @@ class Saved(NamedTuple):
     count: Any
 
 
-def alone(sums: Any) -> Any:
+Total = Callable[[Sequence[Any]], Sequence[Any]]
+"""Adds sums up over the replicas that share their statistics."""
+
+
+def own(sums: Sequence[Any]) -> Sequence[Any]:
     """The total over one replica."""
     return sums
+
+
+def at_once(all_reduce: Callable[[Any], Any]) -> Total:
+    """Several sums added up with one collective, which takes a vector."""
+
+    def total(sums: Sequence[Any]) -> Sequence[Any]:
+        vectors = [ops.reshape(each, (-1,)) for each in sums]
+        flat, ends = all_reduce(ops.concatenate(vectors)), itertools.accumulate(each.shape[0] for each in vectors)
+        return [
+            ops.reshape(flat[end - vector.shape[0] : end], each.shape)
+            for each, vector, end in zip(sums, vectors, ends, strict=True)
+        ]
+
+    return total
+
+
+def moments(batch: Arranged, total: Total = own) -> Moments:
+    """The moments of each channel of each group."""
+    values = _values(batch.x)
+    count, sums = total((count_of(batch), _sum(values, batch)))
+    divisor = ops.maximum(count, 1)
+    mean = sums / divisor
+    (squares,) = total((_sum(ops.square(values - mean), batch),))
+    return Moments(mean, squares / divisor, count)
+
+
+def moments_at_once(batch: Arranged, total: Total) -> Moments:
+    """The same with one collective in the place of two.
+
+    Here it is E[x^2] - E[x]^2 after all, but in float64 and of sums that are exact: those of x and x^2, from those of
+    what is left of x without the mean of the replica's own values.
+    """
+    count, values = count_of(batch), _values(batch.x)
+    mean = _sum(values, batch) / ops.maximum(count, 1)
+    centred = values - mean
+    found = (count, mean, _sum(centred, batch), _sum(ops.square(centred), batch))
+    count, mean, rest, squares = (ops.cast(each, "float64") for each in found)
+    values, squares = count * mean + rest, squares + 2 * mean * rest + count * ops.square(mean)
+    count, values, squares = total((count, values, squares))
+    divisor = ops.maximum(count, 1)
+    mean = values / divisor
+    variance = ops.maximum(squares / divisor - ops.square(mean), 0)
+    return Moments(*(ops.cast(each, found[0].dtype) for each in (mean, variance, count)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """What a backend brings to the algebra; by default one replica, and nothing to a compiler.
+
+    Attributes:
+        moments: Finds those of a batch.
+        total: Adds sums up over the replicas that share their statistics.
+        afresh: Makes a compiler work out anew what depends on the values, in the place of keeping it in memory
+            from one pass over them to the next.
+    """
+
+    moments: Callable[[Arranged], Moments] = moments
+    total: Total = own
+    afresh: Callable[[Any], Any] = lambda values: values
+
+
+ALONE = Engine()
+
+
+def replicated(all_reduce: Callable[[Any], Any]) -> Engine:
+    """Replicas that share their statistics, with one collective forward and one backward.
+
+    Args:
+        all_reduce: Adds a vector of float64 up over the replicas.
+    """
+    total = at_once(all_reduce)
+    return Engine(lambda batch: moments_at_once(batch, total), total)
 
 
 def dtype_of_statistics(x: Any) -> str:
@@ -73,38 +165,41 @@ def dtype_of_statistics(x: Any) -> str:
 
 
 def normalize(
-    inputs: Any, gamma: Any, beta: Any, epsilon: float, axis: int, mask: Any = None, group_size: int | None = None
+    inputs: Any,
+    gamma: Any,
+    beta: Any,
+    epsilon: float,
+    axis: int,
+    mask: Any = None,
+    group_size: int | None = None,
+    engine: Engine = ALONE,
 ) -> Normalized:
     """Normalize inputs of any rank. The backend derives the gradient."""
     batch = arrange(inputs, axis, mask=mask, group_size=group_size)
-    return restored(forward(batch, gamma, beta, epsilon)[0], batch)
+    return restored(forward(batch, gamma, beta, epsilon, engine)[0], batch)
 
 
-def forward(batch: Arranged, gamma: Any, beta: Any, epsilon: float, total: Total = alone) -> tuple[Normalized, Saved]:
+def forward(batch: Arranged, gamma: Any, beta: Any, epsilon: float, engine: Engine = ALONE) -> tuple[Normalized, Saved]:
     """Normalize each channel of each group. The results are in the form of the batch, not of its inputs."""
-    values = _values(batch.x)
-    count = total(count_of(batch))
-    divisor = ops.maximum(count, 1)
-    mean = total(_sum(values, batch)) / divisor
-    centred = values - mean
-    variance = total(_sum(ops.square(centred), batch)) / divisor
+    mean, variance, count = engine.moments(batch)
     inverse = ops.rsqrt(variance + epsilon)
     scale = inverse * batch.by_channel(gamma)
-    outputs = centred * scale + batch.by_channel(beta)
+    outputs = _centred(batch, mean, engine) * scale + batch.by_channel(beta)
     results = Normalized(ops.cast(outputs, batch.x.dtype), mean, variance, count)
     return results, Saved(mean, inverse, scale, count)
 
 
-def backward(dy: Any, batch: Arranged, saved: Saved, total: Total = alone) -> tuple[Any, Any, Any]:
+def backward(dy: Any, batch: Arranged, saved: Saved, engine: Engine = ALONE) -> tuple[Any, Any, Any]:
     """The gradients of x, gamma and beta, from the gradient of the outputs and what `forward` saved."""
     mean, inverse, scale, count = saved
-    dy, centred = _values(dy), _values(batch.x) - mean
+    dy = _values(dy)
     unmasked = dataclasses.replace(batch, mask=None)
-    dbeta, dgamma = _sum(dy, unmasked), _sum(dy * centred, unmasked) * inverse
+    dbeta, dgamma = _sum(dy, unmasked), _sum(dy * _centred(batch, mean, engine), unmasked) * inverse
+    of_all = engine.total((dbeta, dgamma))
     divisor = ops.maximum(count, 1)
-    through_mean = scale * total(dbeta) / divisor
-    through_variance = scale * inverse * total(dgamma) / divisor
-    dx = dy * scale - _counting(through_mean + centred * through_variance, batch.mask)
+    through_mean, through_variance = scale * of_all[0] / divisor, scale * inverse * of_all[1] / divisor
+    through_statistics = through_mean + _centred(batch, mean, engine) * through_variance
+    dx = dy * scale - _counting(through_statistics, batch.mask)
     return ops.cast(dx, batch.x.dtype), batch.over_groups(dgamma), batch.over_groups(dbeta)
 
 
@@ -133,6 +228,11 @@ def infer(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, epsilon: floa
     values = ops.cast(x, dtype_of_statistics(x))
     outputs = ops.batch_normalization(values, mean, variance, axis, beta, gamma, epsilon)
     return ops.cast(outputs, x.dtype)
+
+
+def _centred(batch: Arranged, mean: Any, engine: Engine) -> Any:
+    x, mean = engine.afresh((batch.x, mean))
+    return _values(x) - mean
 
 
 def _values(x: Any) -> Any:

@@ -42,20 +42,20 @@ def normalize(
     axis: int,
     mask: Any = None,
     group_size: int | None = None,
-    synchronized: bool = False,
+    synchronized: bool | str = False,
 ) -> Normalized:
     """Normalize each channel of each group of examples."""
-    total = _over_replicas() if synchronized else plain.alone
+    engine = _engine() if synchronized else plain.ALONE
     x, gamma, beta = (tf.convert_to_tensor(each) for each in (x, gamma, beta))
-    if mask is None and group_size is None and total is plain.alone and _may_fuse(x):
+    if mask is None and group_size is None and engine is plain.ALONE and _may_fuse(x):
         return _fused(x, gamma, beta, epsilon, axis)
     batch = arrange(x, axis, mask=mask, group_size=group_size)
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def normalized(x: Any, gamma: Any, beta: Any) -> Any:
         given = dataclasses.replace(batch, x=x)
-        results, saved = plain.forward(given, gamma, beta, epsilon, total)
-        return tuple(results), lambda dy, *_: plain.backward(dy, given, saved, total)
+        results, saved = plain.forward(given, gamma, beta, epsilon, engine)
+        return tuple(results), lambda dy, *_: plain.backward(dy, given, saved, engine)
 
     return plain.restored(Normalized(*normalized(batch.x, gamma, beta)), batch)
 
@@ -77,11 +77,11 @@ def _may_fuse(x: Any) -> bool:
     return x.dtype.name in _FUSED_DTYPES and (size is None or size > _SMALL)
 
 
-def _over_replicas() -> plain.Total:
+def _engine() -> plain.Engine:
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
-        return plain.alone
-    return lambda sums: context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
+        return plain.ALONE
+    return plain.replicated(lambda vector: context.all_reduce(tf.distribute.ReduceOp.SUM, vector))
 
 
 class _Layout(NamedTuple):
