@@ -2,9 +2,11 @@
 
     python tools/bench_layer.py                     # all of it, about ten minutes on two cores
     python tools/bench_layer.py --skip-layers       # whole training steps alone
+    python tools/bench_layer.py --backend jax       # or torch: with another backend of Keras's
 
 Layers. Four normalizations, each with a ReLU behind it, forward and backward in training, and
-forward alone at inference; in one `tf.function`, with XLA and without. "None" is the four ReLUs.
+forward alone at inference; in one `tf.function`, with XLA and without, under JAX in one `jax.jit`, under torch one by
+one. "None" is the four ReLUs.
 "ratio" is Keras's time over kerasbn's, ReLUs and all; "ratio, BN alone" is the same with the time of
 "none" taken off both, and left out where that leaves next to nothing.
 
@@ -29,11 +31,12 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if "--backend" in sys.argv[:-1]:  # Keras reads it as it is imported
+    os.environ["KERAS_BACKEND"] = sys.argv[sys.argv.index("--backend") + 1]
 
 import click
 import keras
 import numpy as np
-import tensorflow as tf
 from rich.console import Console
 
 import kerasbn.layers
@@ -41,9 +44,10 @@ from kerasbn.graph.build import build
 from kerasbn.graph.edit import Remove, apply
 from kerasbn.graph.model import type_of
 from kerasbn.graph.read import read
+from layer_calls import Call, Make, gpus, modes, of_backend
 from reporting import Table, machine, spread
 
-REPORT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks" / "layer.md"
+REPORTS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
 NONE, PEER, OURS = "none", "Keras", "kerasbn"
 NORMALIZATIONS: Mapping[str, Callable[..., keras.layers.Layer]] = {
     NONE: lambda axis, dtype: keras.layers.Identity(dtype=dtype),
@@ -60,12 +64,9 @@ SHAPES = (
     ((32, 512, 8, 8), 1),
 )
 DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
-XLA = (False, True)
 DEPTH = 4
 SECONDS, FEWEST = 60, 7
 """No more rounds after so many seconds, but at least so many rounds."""
-
-Call = Callable[[], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,39 +128,10 @@ def walls(times: Times, digits: int) -> list[str]:
 # Layers
 
 
-def open_batch(x: tf.Tensor) -> tf.TensorSpec:
-    """Tensors like x, of any number of examples, as `fit` traces its step."""
-    return tf.TensorSpec((None, *x.shape[1:]), x.dtype)
-
-
-def training(layers: Sequence[keras.layers.Layer], x: tf.Tensor, dy: tf.Tensor, *, xla: bool) -> Call:
-    @tf.function(jit_compile=xla, autograph=False, input_signature=[open_batch(x)] * 2)
-    def step(x: tf.Tensor, dy: tf.Tensor) -> Any:
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = x
-            for layer in layers:
-                y = tf.nn.relu(layer(y, training=True))
-        weights = [variable.value for layer in layers for variable in layer.trainable_variables]
-        dx, *others = tape.gradient(y, [x, *weights], output_gradients=dy)
-        return tf.reduce_max(dx), dx, others
-
-    return lambda: step(x, dy)[0].numpy()
-
-
-def inference(layers: Sequence[keras.layers.Layer], x: tf.Tensor, dy: tf.Tensor, *, xla: bool) -> Call:
-    @tf.function(jit_compile=xla, autograph=False, input_signature=[open_batch(x)])
-    def step(y: tf.Tensor) -> Any:
-        for layer in layers:
-            y = tf.nn.relu(layer(y, training=False))
-        return tf.reduce_max(y), y
-
-    return lambda: step(x)[0].numpy()
-
-
-def layer_calls(make: Callable[..., Call], shape: tuple[int, ...], axis: int, dtype: str, xla: bool) -> dict[str, Call]:
+def layer_calls(make: Make, shape: tuple[int, ...], axis: int, dtype: str, xla: bool) -> dict[str, Call]:
     generator = np.random.default_rng(0)
-    x, dy = (tf.constant(generator.normal(size=shape), keras.DTypePolicy(dtype).compute_dtype) for _ in range(2))
+    compute_dtype = keras.DTypePolicy(dtype).compute_dtype
+    x, dy = (keras.ops.convert_to_tensor(generator.normal(size=shape), compute_dtype) for _ in range(2))
     calls = {}
     for name, kind in NORMALIZATIONS.items():
         layers = [kind(axis=axis, dtype=dtype) for _ in range(DEPTH)]
@@ -169,14 +141,14 @@ def layer_calls(make: Callable[..., Call], shape: tuple[int, ...], axis: int, dt
     return calls
 
 
-def layer_rows(make: Callable[..., Call], rounds: int, console: Console) -> Iterator[tuple[str, ...]]:
+def layer_rows(make: Make, rounds: int, console: Console) -> Iterator[tuple[str, ...]]:
     for dtype in DTYPES:
         for shape, axis in SHAPES:
-            for xla in XLA:
+            for xla in modes():
                 times = interleaved(layer_calls(make, shape, axis, dtype, xla), rounds)
                 row = (
                     f"{'x'.join(map(str, shape))}{' channels first' if axis == 1 else ''}",
-                    f"{dtype}{', XLA' if xla else ''}",
+                    f"{dtype}{', XLA' if xla and len(modes()) > 1 else ''}",
                     *walls(times, 2),
                     compared(times, PEER, OURS),
                     compared(times, PEER, OURS, less=NONE),
@@ -186,7 +158,7 @@ def layer_rows(make: Callable[..., Call], rounds: int, console: Console) -> Iter
 
 
 def layer_tables(rounds: int, console: Console) -> Iterator[Table]:
-    for title, make in (("Training", training), ("Inference", inference)):
+    for title, make in zip(("Training", "Inference"), of_backend(), strict=True):
         yield Table(
             f"{title}: four normalizations, each with a ReLU",
             ("shape", "dtype", *NORMALIZATIONS, "ratio", "ratio, BN alone"),
@@ -238,8 +210,8 @@ def with_normalization(model: keras.Model, name: str) -> keras.Model:
 
 def step_calls(source: keras.Model, batch: int, jit_compile: bool) -> dict[str, Call]:
     generator = np.random.default_rng(0)
-    x = tf.constant(generator.normal(size=(batch, *source.input_shape[1:])), "float32")
-    y = tf.constant(generator.integers(0, 10, size=batch))
+    x = keras.ops.convert_to_tensor(generator.normal(size=(batch, *source.input_shape[1:])), "float32")
+    y = keras.ops.convert_to_tensor(generator.integers(0, 10, size=batch))
     calls = {}
     for name in NORMALIZATIONS:
         model = with_normalization(source, name)
@@ -249,10 +221,10 @@ def step_calls(source: keras.Model, batch: int, jit_compile: bool) -> dict[str, 
     return calls
 
 
-def step_table(rounds: int, modes: Sequence[bool], console: Console) -> Table:
+def step_table(rounds: int, compiled: Sequence[bool], console: Console) -> Table:
     rows = []
     for title, (network, batch) in NETWORKS.items():
-        for jit_compile in modes:
+        for jit_compile in compiled:
             times = interleaved(step_calls(network(), batch, jit_compile), rounds)
             row = (
                 title,
@@ -284,21 +256,22 @@ def default_jit() -> bool:
 
 # Report
 
+BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "torch"}
+
 
 def devices() -> str:
-    gpus = [tf.config.experimental.get_device_details(each) for each in tf.config.list_physical_devices("GPU")]
-    names = ", ".join(str(each.get("device_name", "unnamed")) for each in gpus)
-    return f"- GPU: {names}" if names else "- No GPU: all figures are of the CPU."
+    return f"- GPU: {', '.join(gpus())}" if gpus() else "- No GPU: all figures are of the CPU."
 
 
 def document(described: str, tables: Sequence[Table]) -> str:
+    backend = keras.backend.backend()
     intro = (
-        "Made by `python tools/bench_layer.py`, which says how it measures. The machine is shared, so the ratios say "
-        f"more than the milliseconds. Load average at the end: {os.getloadavg()[0]:.2f}."
+        f"Made by `python tools/bench_layer.py --backend {backend}`, which says how it measures. The machine is "
+        "shared, so the ratios say more than the milliseconds. Load average at the end: "
+        f"{os.getloadavg()[0]:.2f}."
     )
-    return "\n".join(
-        (f"# The speed of the layer\n\n{intro}\n\n{described}\n{devices()}\n", *(table.markdown() for table in tables))
-    )
+    head = f"# The speed of the layer under {BACKENDS[backend]}\n\n{intro}\n\n{described}\n{devices()}\n"
+    return "\n".join((head, *(table.markdown() for table in tables)))
 
 
 @click.command()
@@ -306,14 +279,20 @@ def document(described: str, tables: Sequence[Table]) -> str:
 @click.option("--skip-layers", is_flag=True, help="Leave the single layers out.")
 @click.option("--skip-steps", is_flag=True, help="Leave the training steps out.")
 @click.option("--skip-xla-steps", is_flag=True, help="Leave those out that XLA takes minutes to compile on a CPU.")
-@click.option("--output", default=REPORT, show_default=True, type=click.Path(dir_okay=False, path_type=Path))
-def main(rounds: int, skip_layers: bool, skip_steps: bool, skip_xla_steps: bool, output: Path) -> None:
+@click.option("--backend", default=keras.backend.backend(), show_default=True, type=click.Choice(list(BACKENDS)))
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: docs/benchmarks/layer*.md")
+def main(
+    rounds: int, skip_layers: bool, skip_steps: bool, skip_xla_steps: bool, backend: str, output: Path | None
+) -> None:
     """Measure kerasbn's batch normalization layer beside Keras's and beside none."""
+    output = output or REPORTS / f"layer{'' if backend == 'tensorflow' else f'_{backend}'}.md"
     console = Console() if sys.stdout.isatty() else Console(width=160)
-    described = machine()
+    described = machine(backend)
     tables: list[Table] = []
     if not skip_steps:
-        tables.append(step_table(rounds, (False,) if skip_xla_steps else XLA, console))
+        tables.append(
+            step_table(rounds, [xla for xla in modes() if not (xla and skip_xla_steps and len(modes()) > 1)], console)
+        )
     if not skip_layers:
         tables += layer_tables(rounds, console)
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -68,10 +68,10 @@ def commit() -> str:
     return done.stdout.strip() or "not from a git checkout"
 
 
-def machine() -> str:
+def machine(backend: str = "tensorflow") -> str:
     """The machine and the versions, as Markdown."""
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    packages = ", ".join(f"{name} {version(name)}" for name in ("keras", "tensorflow", "numpy", "kerasbn"))
+    packages = ", ".join(f"{name} {version(name)}" for name in ("keras", backend, "numpy", "kerasbn"))
     lines = (
         *accelerators(),
         f"{os.cpu_count()} cores of {cpu_model()}, {pages / 2**30:.0f} GiB; {platform.system()} {platform.machine()}",

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from kerasbn.serializable._kernels import plain
-from kerasbn.serializable._kernels.arrangement import arrange
+from kerasbn.serializable._kernels.arrangement import Arranged, arrange
 from kerasbn.serializable._kernels.plain import Normalized, Saved
 
 
@@ -77,15 +77,20 @@ def _engine(bound: tuple[str, ...], synchronized: bool | str) -> plain.Engine:
     return plain.Engine(lambda batch: plain.moments(batch, total), total, _afresh)
 
 
+def _afresh(batch: Arranged, mean: Any) -> tuple[Arranged, Any]:
+    x, mean = _barrier((batch.x, mean))
+    return dataclasses.replace(batch, x=x), mean
+
+
 @jax.custom_jvp  # type: ignore[untyped-decorator]
-def _afresh(values: Any) -> Any:
+def _barrier(values: Any) -> Any:
     return lax.optimization_barrier(values)
 
 
-@_afresh.defjvp  # type: ignore[untyped-decorator]
+@_barrier.defjvp  # type: ignore[untyped-decorator]
 def _(primals: Any, tangents: Any) -> Any:
     """As of what does nothing; not all versions of JAX know that."""
-    return _afresh(*primals), tangents[0]
+    return _barrier(*primals), tangents[0]
 
 
 def _bound_axes() -> tuple[str, ...]:

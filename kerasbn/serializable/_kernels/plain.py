@@ -137,13 +137,13 @@ class Engine:
     Attributes:
         moments: Finds those of a batch.
         total: Adds sums up over the replicas that share their statistics.
-        afresh: Makes a compiler work out anew what depends on the values, in the place of keeping it in memory
-            from one pass over them to the next.
+        afresh: The batch and its mean as they are, only that a compiler works x - mean out anew, and does not keep it
+            in memory from an earlier pass.
     """
 
     moments: Callable[[Arranged], Moments] = moments
     total: Total = own
-    afresh: Callable[[Any], Any] = lambda values: values
+    afresh: Callable[[Arranged, Any], tuple[Arranged, Any]] = lambda batch, mean: (batch, mean)
 
 
 ALONE = Engine()
@@ -184,7 +184,7 @@ def forward(batch: Arranged, gamma: Any, beta: Any, epsilon: float, engine: Engi
     mean, variance, count = engine.moments(batch)
     inverse = ops.rsqrt(variance + epsilon)
     scale = inverse * batch.by_channel(gamma)
-    outputs = _centred(batch, mean, engine) * scale + batch.by_channel(beta)
+    outputs = _centred(batch, mean) * scale + batch.by_channel(beta)
     results = Normalized(ops.cast(outputs, batch.x.dtype), mean, variance, count)
     return results, Saved(mean, inverse, scale, count)
 
@@ -193,12 +193,14 @@ def backward(dy: Any, batch: Arranged, saved: Saved, engine: Engine = ALONE) -> 
     """The gradients of x, gamma and beta, from the gradient of the outputs and what `forward` saved."""
     mean, inverse, scale, count = saved
     dy = _values(dy)
+    batch, mean = engine.afresh(batch, mean)
     unmasked = dataclasses.replace(batch, mask=None)
-    dbeta, dgamma = _sum(dy, unmasked), _sum(dy * _centred(batch, mean, engine), unmasked) * inverse
+    dbeta, dgamma = _sum(dy, unmasked), _sum(dy * _centred(batch, mean), unmasked) * inverse
     of_all = engine.total((dbeta, dgamma))
     divisor = ops.maximum(count, 1)
     through_mean, through_variance = scale * of_all[0] / divisor, scale * inverse * of_all[1] / divisor
-    through_statistics = through_mean + _centred(batch, mean, engine) * through_variance
+    batch, mean = engine.afresh(batch, mean)
+    through_statistics = through_mean + _centred(batch, mean) * through_variance
     dx = dy * scale - _counting(through_statistics, batch.mask)
     return ops.cast(dx, batch.x.dtype), batch.over_groups(dgamma), batch.over_groups(dbeta)
 
@@ -230,9 +232,8 @@ def infer(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, epsilon: floa
     return ops.cast(outputs, x.dtype)
 
 
-def _centred(batch: Arranged, mean: Any, engine: Engine) -> Any:
-    x, mean = engine.afresh((batch.x, mean))
-    return _values(x) - mean
+def _centred(batch: Arranged, mean: Any) -> Any:
+    return _values(batch.x) - mean
 
 
 def _values(x: Any) -> Any:
