@@ -31,13 +31,26 @@ def parts(values, case, dtype):
     return None if values is None else np.array_split(values.astype(dtype), case["split"])
 
 
-def results(outputs, dx, dgamma, dbeta, statistics):
+class Counting:
+    """A function that counts its calls, in the place of another."""
+
+    def __init__(self, owner, name):
+        self.calls, self.function = 0, getattr(owner, name)
+        setattr(owner, name, lambda *args, **kwargs: self(*args, **kwargs))
+
+    def __call__(self, *args, **kwargs):
+        self.calls += 1
+        return self.function(*args, **kwargs)
+
+
+def results(outputs, dx, dgamma, dbeta, all_reduces, statistics):
     """What the replicas have found, joined: gradients of gamma and beta are added up, statistics are the first's."""
     return {
         "outputs": np.concatenate(outputs).tolist(),
         "dx": np.concatenate(dx).tolist(),
         "dgamma": np.sum(dgamma, axis=0).tolist(),
         "dbeta": np.sum(dbeta, axis=0).tolist(),
+        "all_reduces": all_reduces,
         **{name: np.array(value).tolist() for name, value in statistics.items()},
     }
 
@@ -49,6 +62,7 @@ def on_tensorflow(cases):
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    counting = Counting(tf.distribute.ReplicaContext, "all_reduce")
 
     def of_replica(values):
         if values is None:
@@ -72,10 +86,11 @@ def on_tensorflow(cases):
 
             return strategy.run(one, args=(x, dy, mask))
 
-        dtype = layer.compute_dtype
+        dtype, before = layer.compute_dtype, counting.calls
         shares = (of_replica(parts(*each)) for each in ((x, case, dtype), (dy, case, dtype), (mask, case, "bool")))
         found = ([part.numpy() for part in strategy.experimental_local_results(each)] for each in step(*shares))
-        return results(*found, {each.name: each.numpy() for each in layer.non_trainable_variables})
+        statistics = {each.name: each.numpy() for each in layer.non_trainable_variables}
+        return results(*found, (counting.calls - before) // 2, statistics)
 
     return [run(case) for case in cases]
 
@@ -109,9 +124,12 @@ def on_jax(cases):
         variables = [
             [each.value for each in some] for some in (layer.trainable_variables, layer.non_trainable_variables)
         ]
-        outputs, dx, dgamma, dbeta, state = jax.jit(step)(*variables, x.astype("float32"), dy.astype("float32"), mask)
+        given = (*variables, x.astype("float32"), dy.astype("float32"), mask)
+        compiled = jax.jit(step).lower(*given).compile()
+        *found, state = compiled(*given)
         names = [each.name for each in layer.non_trainable_variables]
-        return results([outputs], [dx], [dgamma], [dbeta], dict(zip(names, state, strict=True)))
+        all_reduces = compiled.as_text().count(" all-reduce(")
+        return results(*([each] for each in found), all_reduces, dict(zip(names, state, strict=True)))
 
     return [run(case) for case in cases]
 
@@ -129,7 +147,10 @@ def on_torch(cases):
         other.stdin.close()
     torch.distributed.init_process_group("gloo", f"file://{os.environ['MEETING']}/file", rank=rank, world_size=2)
 
+    counting = Counting(torch.distributed, "all_reduce")
+
     def run(case):
+        before = counting.calls
         layer, (x, dy, mask) = made(case)
         x, dy, mask = (
             each and torch.tensor(each[rank])
@@ -138,9 +159,10 @@ def on_torch(cases):
         x.requires_grad_()
         outputs = layer(x, training=True, mask=mask)
         gradients = torch.autograd.grad(outputs, [x, layer.gamma.value, layer.beta.value], grad_outputs=dy)
-        found = [None, None]
+        found, all_reduces = [None, None], counting.calls - before
         torch.distributed.all_gather_object(found, [each.detach().numpy() for each in (outputs, *gradients)])
-        return results(*zip(*found, strict=True), {each.name: each.numpy() for each in layer.non_trainable_variables})
+        statistics = {each.name: each.numpy() for each in layer.non_trainable_variables}
+        return results(*zip(*found, strict=True), all_reduces, statistics)
 
     done = [run(case) for case in cases]
     if rank == 0:

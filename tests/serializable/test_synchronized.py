@@ -109,6 +109,11 @@ def test_not_synchronized(results):
     np.testing.assert_allclose(results["alone"]["outputs"], expected, atol=1e-6)
 
 
+def test_few_collectives(results):
+    """One forward, for both moments, and one backward; under JAX one for each moment, and maybe one for the weights."""
+    assert results["widest"]["all_reduces"] in ((3, 4) if BACKEND == "jax" else (2,))
+
+
 def _over(axes, synchronized):
     """Normalize a batch that is shared out over the first axis, and repeated over others."""
     import jax
