@@ -21,7 +21,7 @@ exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 nitpicky = True
 # What is documented elsewhere, and the names that types have inside of the package.
 nitpick_ignore_regex = [
-    ("py:class", r"kerasbn\.(graph|options)\..*"),
+    ("py:class", r"kerasbn\.(comparison|graph|options)\..*"),
     ("py:.*", r"(keras|numpy|os|pathlib|Path|typing|collections)\b.*"),
 ]
 

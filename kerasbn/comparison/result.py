@@ -90,9 +90,9 @@ class Comparison:
 
     @property
     def best(self) -> dict[str, Any]:
-        """The options of the best: `kerasbn.rewrite(model, **comparison.best)`.
+        """The options of the best, for `kerasbn.rewrite(model, **comparison.best)`.
 
-        That is the first, in the order in which they were given, of those that none is shown to beat.
+        It is the first, in the order in which they were given, of those that none is shown to beat.
         """
         return dict(next(row for row in self.rows if not row.is_beaten).options)
 
