@@ -83,7 +83,7 @@ def _jax_chain(layers: Sequence[keras.layers.Layer], training: bool) -> tuple[Ca
     def chain(weights: Any, state: Any, y: Any) -> Any:
         after = []
         for layer, own, others in zip(layers, weights, state, strict=True):
-            y, left = layer.stateless_call(own, others, y, training=training)
+            y, left = layer.stateless_call(own, others, y, **({"training": training} if own else {}))
             y = keras.ops.relu(y)
             after.append(left)
         return y, after
