@@ -69,7 +69,7 @@ for other in (alone, kerasbn.load("sharded.keras")):
 
 
 def test_sharded_weights(tmp_path):
-    (layouts,) = re.findall(r"```python\n(layouts.*?)```", PAGE, re.DOTALL)
+    (layouts,) = re.findall(r"```py\n(layouts.*?)```", PAGE, re.DOTALL)
     flags = {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     environment = {**os.environ, **flags, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     command = [sys.executable, "-c", SHARDED.replace("{layouts}", layouts)]
