@@ -11,8 +11,9 @@ TORCH := .venv-torch
 WEB := examples/serving/browser
 
 # The tests of what depends on the backend most, in few minutes; `make test-jax` runs all.
-BACKEND_TESTS := $(addprefix tests/,compilation exporters/test_other_backends.py graph serializable statistics \
-	callbacks comparison test_conversions.py test_copies.py test_freezing.py test_nested.py test_wrappers.py)
+BACKEND_TESTS := $(addprefix tests/,callbacks comparison compilation/test_memory.py exporters/test_other_backends.py graph \
+	serializable/test_batch_normalization.py serializable/test_synchronized.py statistics/test_calibration.py \
+	statistics/test_processes.py test_conversions.py test_copies.py test_freezing.py)
 
 # Of make mutants: which code, see tools/mutants.py, and how many changes of it.
 PART ?= folding

@@ -193,13 +193,13 @@ def _check_folding(data):
 RELAXED = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True}
 
 
-@settings(max_examples=120, **RELAXED)
+@settings(max_examples=80, **RELAXED)
 @given(st.data())
 def test_random_graphs(data):
     _check(data)
 
 
-@settings(max_examples=120, **RELAXED)
+@settings(max_examples=80, **RELAXED)
 @given(st.data())
 def test_random_graphs_folded(data):
     _check_folding(data)

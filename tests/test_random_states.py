@@ -159,7 +159,7 @@ def _check_course(source, inputs):
             np.testing.assert_allclose(other, variable, rtol=2e-4, atol=2e-4, err_msg=variable.path)
 
 
-@settings(max_examples=120, **RELAXED)
+@settings(max_examples=80, **RELAXED)
 @given(st.data())
 def test_random_states(data):
     _check(data)
