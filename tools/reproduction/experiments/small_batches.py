@@ -3,10 +3,10 @@
 Three convolutions on scikit-learn's digits, SGD with momentum 0.9, every network given the same number of
 examples, few of them. From scratch: without normalization, with what `kerasbn.rewrite` inserts, with
 `keras.layers.GroupNormalization(groups=4)` as its `norm`, and with ghost batches of 4 where batches are larger.
-Fine-tuned on data of the same kind: a network trained to tell odd digits from even ones, in batches of 32, goes on to
-tell all ten in small ones: as it is, and frozen by `kerasbn.freeze`. Fine-tuned on other data: one trained on digits
-of low contrast goes on with those of full contrast; frozen, it is held to statistics that the new data does not have.
-Each at the best of four rates, chosen on the validation part.
+Fine-tuned, each with a new last layer. On data of the same kind: a network trained to tell odd digits from even ones,
+in batches of 32, goes on to tell all ten in small ones: as it is, and frozen by `kerasbn.freeze`. On other data: one
+trained on digits of low contrast goes on with those of full contrast; frozen, it is held to statistics that the new
+data does not have. Each at the best of its rates, chosen on the validation part: frozen, a network bears lower ones.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from reproduction.training import Trainer
 
 BATCHES = (1, 2, 4, 32)
 RATES = (0.003, 0.01, 0.03, 0.1)
+FINE_TUNING_RATES = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03)
 EXAMPLES = 4096
 FINE_TUNED_ON = 1024
 SGD = {"class_name": "SGD", "config": {"momentum": 0.9}}
@@ -49,7 +50,7 @@ def run(budget: Budget) -> Report:
         "GroupNormalization": rewritten(plain, norm=keras.layers.GroupNormalization(groups=4)),
     }
     batches = BATCHES[2:] if budget.quick else BATCHES
-    found = {"From scratch": _accuracies(scratch, digits, batches, 256 if budget.quick else EXAMPLES, budget)}
+    found = {"From scratch": _accuracies(scratch, digits, batches, 256 if budget.quick else EXAMPLES, RATES, budget)}
     for title, other in others.items():
         trained = {
             seed: _trained_on(other, rewritten(plain)(seed), budget)
@@ -60,7 +61,8 @@ def run(budget: Budget) -> Report:
             "BN, statistics frozen": _going_on(trained, lambda model: kerasbn.freeze(model, what="statistics")),
             "BN, frozen": _going_on(trained, lambda model: kerasbn.freeze(model)),
         }
-        found[title] = _accuracies(tuned, digits, batches, 128 if budget.quick else FINE_TUNED_ON, budget)
+        examples = 128 if budget.quick else FINE_TUNED_ON
+        found[title] = _accuracies(tuned, digits, batches, examples, FINE_TUNING_RATES, budget)
     tables, panels = [], []
     for title, by_name in found.items():
         means = {name: [mean(values) for values in by_batch] for name, by_batch in by_name.items()}
@@ -95,6 +97,10 @@ def _trained_on(digits: Dataset, model: keras.Model, budget: Budget) -> keras.Mo
 def _going_on(trained: Mapping[int, keras.Model], prepare: Callable[[keras.Model], object]) -> Make:
     def make(seed: int) -> keras.Model:
         model = kerasbn.rewrite(trained[seed], position="none", dropout="none")
+        keras.utils.set_random_seed(seed)
+        head = model.layers[-1]
+        head.kernel.assign(keras.initializers.GlorotUniform()(head.kernel.shape))
+        head.bias.assign(keras.ops.zeros_like(head.bias))
         prepare(model)
         model.compile(keras.optimizers.get(SGD), trained[seed].loss)
         return model
@@ -103,7 +109,12 @@ def _going_on(trained: Mapping[int, keras.Model], prepare: Callable[[keras.Model
 
 
 def _accuracies(
-    makes: Mapping[str, Make], digits: Dataset, batches: tuple[int, ...], examples: int, budget: Budget
+    makes: Mapping[str, Make],
+    digits: Dataset,
+    batches: tuple[int, ...],
+    examples: int,
+    rates: tuple[float, ...],
+    budget: Budget,
 ) -> dict[str, list[list[float]]]:
     """The test accuracies of each seed, by batch size, at the rate that is best for a seed of its own."""
     found: dict[str, list[list[float]]] = {}
@@ -111,10 +122,9 @@ def _accuracies(
         for batch in batches:
             steps = examples // batch
             trainer = Trainer(make(FIRST_SWEEP_SEED), digits, every=steps, batch_size=batch)
-            rates = RATES[:2] if budget.quick else RATES
             tried = {
                 rate: trainer.run(make(FIRST_SWEEP_SEED), rate, FIRST_SWEEP_SEED, steps).validation[-1]
-                for rate in rates
+                for rate in budget.rates(rates)
             }
             best = max(tried, key=lambda rate: tried[rate])
             runs = [trainer.run(make(seed), best, seed, steps) for seed in range(budget.seeds)]
