@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Any, Unpack
 
 import keras
-from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
 from kerasbn import _keras
@@ -25,7 +24,6 @@ from kerasbn.graph.edit import Insert, Replace, Substitute, apply
 from kerasbn.graph.model import LayerSpec, core_of
 from kerasbn.options import CustomLayers, Options, changes_existing, checked
 from kerasbn.pages.content import Change, Page, Part
-from kerasbn.pages.page import fragment, whole
 from kerasbn.passes.add_l2 import note_on_l2
 from kerasbn.passes.fold_normalization import INFERENCE_MODEL
 from kerasbn.passes.outcome import outcome_of_folding, outcome_of_inserting
@@ -35,6 +33,7 @@ from kerasbn.passes.proposal import Edit
 from kerasbn.plan_table import Row, lines_of, paragraph, table_of
 from kerasbn.provenance import REPORT_VERSION, versions
 from kerasbn.reasons import Skip
+from kerasbn.shown import InATerminal
 from kerasbn.source.source import Source
 from kerasbn.source.trace import is_traceable
 from kerasbn.statistics.data import first_batch
@@ -61,12 +60,11 @@ GIVEN_ONCE = (
 COLUMNS = ("call site", "what", "detail")
 """What a plan tells of each call site."""
 
-_WIDTH = 120
 _PAST = {"insert": "inserted", "remove": "removed", "replace": "replaced", "fold": "folded", "merge": "merged"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class Plan(InATerminal):
     """What a rewrite does to a model, before it is done. Made by `kerasbn.plan`.
 
     Example:
@@ -177,17 +175,6 @@ class Plan:
             "notes": list(self.notes),
         }
 
-    def to_html(self) -> str:
-        """The plan as a page of its own: what changes and why, with the network before and after as a drawing.
-
-        It needs no network and holds no scripts: `pathlib.Path("plan.html").write_text(plan.to_html(), "utf-8")`.
-        """
-        return whole(self._page)
-
-    def _repr_html_(self) -> str:
-        """The plan in a notebook."""
-        return fragment(self._page)
-
     @property
     def _page(self) -> Page:
         return Page(self.title, (Part(self.model.name, (), (self.picture("What changes, and why"),)),), versions())
@@ -195,13 +182,6 @@ class Plan:
     def picture(self, heading: str) -> Change:
         """What changes, as plain data to show under a heading."""
         return picture_of(heading, self._source.graph, self.edits, self.skips, self.outcome, self.notes)
-
-    def __str__(self) -> str:
-        return self._text(_WIDTH).plain
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
-        """The same at the width of a terminal, in colours: what `rich.print(plan)` and the command show."""
-        yield self._text(options.max_width)
 
     def _text(self, width: int) -> Text:
         order = _order(self._source)

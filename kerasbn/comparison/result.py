@@ -5,21 +5,17 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
 from kerasbn.comparison.significance import Difference
-from kerasbn.errors import OptionError
 from kerasbn.pages.content import Page, Part, Scores
-from kerasbn.pages.page import fragment, whole
 from kerasbn.plan_table import lines_of, paragraph, table_of
 from kerasbn.provenance import REPORT_VERSION, versions
-
-_WIDTH = 120
+from kerasbn.shown import InATerminal, figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +56,7 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class Comparison(InATerminal):
     """How rewrites of a model do against each other. Made by `kerasbn.compare`.
 
     Example:
@@ -159,12 +155,8 @@ class Comparison:
         Raises:
             OptionError: if matplotlib, the extra `kerasbn[plot]`, is missing.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise OptionError("Plots need matplotlib. Install it with: pip install 'kerasbn[plot]'") from error
-        figure = Figure(figsize=(6, 4), layout="constrained")
-        axes = figure.subplots()
+        picture = figure()
+        axes = picture.subplots()
         for row in self.rows:
             at = [steps for steps, scores in row.history.items() if all(map(math.isfinite, scores))]
             scores = [row.history[steps] for steps in at]
@@ -172,27 +164,12 @@ class Comparison:
             axes.fill_between(at, [*map(min, scores)], [*map(max, scores)], alpha=0.2)
         axes.set(xlabel="steps", ylabel=self.monitor, title=f"The median and range of {len(self.seeds)} seeds")
         axes.legend()
-        figure.savefig(path)
-
-    def to_html(self) -> str:
-        """The comparison as a page of its own, offline and without scripts."""
-        return whole(self._page)
-
-    def _repr_html_(self) -> str:
-        """The comparison in a notebook."""
-        return fragment(self._page)
+        picture.savefig(path)
 
     @property
     def _page(self) -> Page:
         scores = Scores("What came out", self._headings, tuple(map(self._cells, self.rows)), self.notes)
         return Page(self.title, (Part(self.model, (), (scores,)),), versions())
-
-    def __str__(self) -> str:
-        return self._text(_WIDTH).plain
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
-        """The same at the width of a terminal: what `rich.print(comparison)` shows."""
-        yield self._text(options.max_width)
 
     def _text(self, width: int) -> Text:
         parts = (

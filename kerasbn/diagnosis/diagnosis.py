@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import keras
-from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
 from kerasbn import _keras
@@ -19,18 +17,17 @@ from kerasbn.diagnosis.subject import Subject
 from kerasbn.diagnosis.training import of_training
 from kerasbn.diagnosis.watching import watched
 from kerasbn.pages.content import Findings, Page, Part
-from kerasbn.pages.page import fragment, whole
 from kerasbn.plan_table import Row, lines_of, paragraph, table_of
 from kerasbn.provenance import REPORT_VERSION, versions
+from kerasbn.shown import InATerminal
 from kerasbn.statistics.data import check_steps, first_batch
 from kerasbn.turns import in_turn
 
 COLUMNS = ("layer", "finding", "detail and remedy")
-_WIDTH = 120
 
 
 @dataclasses.dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(InATerminal):
     """What is wrong with the batch normalization of a model. Made by `kerasbn.diagnose`.
 
     Example:
@@ -63,14 +60,6 @@ class Diagnosis:
             "notes": list(self.notes),
         }
 
-    def to_html(self) -> str:
-        """The diagnosis as a page of its own, offline and without scripts."""
-        return whole(self._page)
-
-    def _repr_html_(self) -> str:
-        """The diagnosis in a notebook."""
-        return fragment(self._page)
-
     @property
     def title(self) -> str:
         """The diagnosis in one line."""
@@ -90,13 +79,6 @@ class Diagnosis:
     @property
     def _page(self) -> Page:
         return Page(self.title, (Part(self.model, (), (self.picture(),)),), versions())
-
-    def __str__(self) -> str:
-        return self._text(_WIDTH).plain
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
-        """The same at the width of a terminal: what `rich.print(diagnosis)` and the command show."""
-        yield self._text(options.max_width)
 
     def _text(self, width: int) -> Text:
         parts = (

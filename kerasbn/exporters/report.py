@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from kerasbn.pages.content import Change, Files, Page, Part, Section
-from kerasbn.pages.page import fragment, whole
 from kerasbn.provenance import REPORT_VERSION
 from kerasbn.reasons import Reason
+from kerasbn.shown import OnAPage
 
 
 @dataclasses.dataclass(frozen=True)
-class ExportReport:
+class ExportReport(OnAPage):
     """What was written, and how well it matches. Made by `kerasbn.export`.
 
     Example:
@@ -61,17 +61,6 @@ class ExportReport:
         told = dataclasses.asdict(dataclasses.replace(self, _folding=None))
         del told["_folding"]
         return {"version": REPORT_VERSION, **told, "path": str(self.path)}
-
-    def to_html(self) -> str:
-        """The report as a page of its own: what was written, and what was folded for it, as a drawing too.
-
-        It needs no network and holds no scripts: `pathlib.Path("report.html").write_text(report.to_html(), "utf-8")`.
-        """
-        return whole(self._page)
-
-    def _repr_html_(self) -> str:
-        """The report in a notebook."""
-        return fragment(self._page)
 
     @property
     def _page(self) -> Page:

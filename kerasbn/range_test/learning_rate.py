@@ -23,11 +23,11 @@ from kerasbn.compilation.optimizer import successor_of
 from kerasbn.errors import OptionError, quoted
 from kerasbn.graph.read import check_model
 from kerasbn.pages.content import Curve, Page, Part
-from kerasbn.pages.page import fragment, whole
 from kerasbn.processes import group_of
 from kerasbn.progress import shown
 from kerasbn.range_test.restoring import restored
 from kerasbn.range_test.suggestions import DEFAULT, suggestions_of, trend_of
+from kerasbn.shown import OnAPage, figure
 
 _FEW = 5
 _FEWEST = 10
@@ -38,7 +38,7 @@ _RISE = 0.5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LearningRateCurve:
+class LearningRateCurve(OnAPage):
     """The outcome of a range test. Made by `kerasbn.find_learning_rate`.
 
     Example:
@@ -70,14 +70,6 @@ class LearningRateCurve:
         """The learning rate to train with."""
         return self.suggestions[DEFAULT]
 
-    def to_html(self) -> str:
-        """The curve as a page of its own, which needs no network and holds no scripts."""
-        return whole(self._page)
-
-    def _repr_html_(self) -> str:
-        """The curve in a notebook."""
-        return fragment(self._page)
-
     @property
     def _page(self) -> Page:
         curve = Curve("Loss by learning rate", self.rates, self.losses, self.smoothed, self.suggestion)
@@ -93,12 +85,8 @@ class LearningRateCurve:
         Raises:
             OptionError: if matplotlib, the extra `kerasbn[plot]`, is missing.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise OptionError("Plots need matplotlib. Install it with: pip install 'kerasbn[plot]'") from error
-        figure = Figure(figsize=(6, 4), layout="constrained")
-        axes = figure.subplots()
+        picture = figure()
+        axes = picture.subplots()
         axes.plot(self.rates, self.losses, color="0.75", label="loss of a batch")
         axes.plot(self.rates, self.smoothed, color="C0", label="trend")
         for number, (name, rate) in enumerate(self.suggestions.items(), start=1):
@@ -107,7 +95,7 @@ class LearningRateCurve:
         axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
         axes.set_ylim(top=1.1 * max(self.smoothed[0], min(self.losses)))
         axes.legend()
-        figure.savefig(path)
+        picture.savefig(path)
 
 
 def find_learning_rate(
