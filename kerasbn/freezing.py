@@ -98,9 +98,8 @@ def freeze(model: keras.Model, glob: str | Iterable[str] = "*", what: What = "al
     """Freeze batch normalization in place: its statistics, or all of it.
 
     A frozen one normalizes by its moving statistics in training too, and does not change them. That is for
-    fine-tuning on data of the same kind in batches of one or two, which have no statistics worth having. On data of
-    another kind it harms, since what the layers get has other statistics than they know
-    (docs/reproduce/small_batches.md).
+    fine-tuning in batches of one, which have no statistics worth having. In larger ones batch normalization as it is
+    learns as much or more, and it bears higher learning rates (docs/reproduce/small_batches.md).
 
     It holds wherever the layers stand, also in models inside the model, in layers that wrap them or hold them, and for
     a model that is saved from now on. A compiled model trains on so; under JAX, `compile` it again, as Keras wants it

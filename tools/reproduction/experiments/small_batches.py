@@ -1,4 +1,4 @@
-"""From scratch in batches of one group normalization wins; frozen BN does on data that it knows, and fails on other.
+"""In batches of one group normalization wins from scratch, and frozen BN in fine-tuning; from two on BN as it is.
 
 Three convolutions on scikit-learn's digits, SGD with momentum 0.9, every network given the same number of
 examples, few of them. From scratch: without normalization, with what `kerasbn.rewrite` inserts, with
