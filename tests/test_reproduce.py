@@ -47,6 +47,25 @@ def test_every_experiment_states_its_claim_and_can_be_named():
         assert callable(experiment.run)
 
 
+def _experiment(name):
+    return importlib.import_module(f"reproduction.experiments.{name}")
+
+
+NETWORKS = {
+    "inception": lambda: [_experiment("inception")._inception("relu", (28, 28, 1))],
+    "resnets": lambda: [make(0) for make in _experiment("resnets")._networks(20, (28, 28, 1)).values()],
+    "default": lambda: [build() for build, *_ in _experiment("default")._kinds().values()],
+    "trained": lambda: [build() for build, *_ in _experiment("trained").NETWORKS.values()],
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_that_take_hours_to_train_can_be_built(name):
+    for model in NETWORKS[name]():
+        assert model.built
+        assert model.outputs[0].shape[-1] in (1, 10, 64)
+
+
 def test_parts_do_not_overlap():
     data = importlib.import_module("reproduction.data")
     for load in (data.digits, data.digit_images, data.signals, data.circles):

@@ -152,7 +152,9 @@ class Arm:
 
     def go_on(self, seed: int, steps: int) -> None:
         """Train the run of a seed up to a number of steps."""
-        run = self._runs.setdefault(seed, self.contestant.begin(seed, self.rate))
+        if seed not in self._runs:
+            self._runs[seed] = self.contestant.begin(seed, self.rate)
+        run = self._runs[seed]
         random.seed(f"{seed} {run.steps}")
         np.random.seed((seed + run.steps) % 2**32)
         self.logs.setdefault(steps, {})[seed] = self.contestant.go_on(run, steps)

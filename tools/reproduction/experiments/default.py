@@ -132,7 +132,7 @@ def _resnet() -> keras.Model:
     for _ in range(3):
         y = layers.Conv2D(16, 3, padding="same", activation="relu")(x)
         x = layers.ReLU()(x + layers.Conv2D(16, 3, padding="same")(y))
-    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D(2)(x)))
+    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
 
 
 def _dropping() -> keras.Model:

@@ -177,5 +177,5 @@ def _inception(activation: str, shape: tuple[int, ...]) -> keras.Model:
     x = block(x, 24, layers.AveragePooling2D)
     auxiliary = layers.Dense(64, activation=activation)(layers.Flatten()(conv(layers.AveragePooling2D(2)(x), 16, 1)))
     auxiliary = layers.Dense(10, name="auxiliary")(layers.Dropout(0.7)(auxiliary))
-    x = layers.GlobalAveragePooling2D(2)(block(x, 24, layers.MaxPooling2D))
+    x = layers.GlobalAveragePooling2D()(block(x, 24, layers.MaxPooling2D))
     return keras.Model(inputs, [layers.Dense(10, name="digit")(layers.Dropout(0.4)(x)), auxiliary])

@@ -89,4 +89,4 @@ def _resnet(depth: int, shape: tuple[int, ...], *, normalized: bool) -> keras.Mo
             if strides == 2:
                 x = layers.Concatenate()([layers.AveragePooling2D(2)(x), layers.AveragePooling2D(2)(x) * 0.0])
             x = layers.ReLU()(x + y)
-    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D(2)(x)))
+    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
