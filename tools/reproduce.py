@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 EXPERIMENTS = (
     *("paper_network", "deep_sigmoid", "learning_rates", "optimizers", "positions", "activations", "default"),
     *("circles", "dropout", "gates", "input_scales", "moving_statistics", "calibration", "rate_finder"),
-    *("saved_models", "everyday", "speech", "ema", "adapt", "small_batches", "compare", "trained"),
+    *("saved_models", "everyday", "speech", "ema", "adapt", "small_batches", "compare", "trained", "regression"),
 )
 PAPER = ("paper_mnist", "inception", "resnets")
 """Those that take hours."""

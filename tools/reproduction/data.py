@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.datasets import load_digits, make_circles
+from sklearn.datasets import load_digits, make_circles, make_friedman1
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Part = tuple[Array, Array]
@@ -83,6 +83,26 @@ def signals(count: int = 5000) -> Dataset:
     templates = (templates - templates.mean(1, keepdims=True)) / templates.std(1, keepdims=True)
     labels = generator.integers(0, 10, count)
     return _parted(np.stack([_signal(templates[label], generator) for label in labels])[..., None], labels)
+
+
+def smooth_function() -> Dataset:
+    """A smooth function of six numbers at 3000 points, without noise."""
+    generator = np.random.default_rng(0)
+    inputs = generator.normal(size=(3000, 6)).astype("float32")
+    return _with_values(
+        inputs, np.sin(inputs[:, :1] + inputs[:, 1:2]) + np.tanh(inputs @ generator.normal(size=(6, 1)))
+    )
+
+
+def noisy_function() -> Dataset:
+    """Friedman's first function of ten numbers at 3000 points, with noise of a fifth of its standard deviation."""
+    inputs, values = make_friedman1(3000, noise=1.0, random_state=0)
+    return _with_values(inputs.astype("float32"), (values[:, None] - 14) / 5)
+
+
+def _with_values(inputs: Array, values: Array) -> Dataset:
+    parts = (slice(1800), slice(1800, 2400), slice(2400, None))
+    return Dataset(*((inputs[part], values[part].astype("float32")) for part in parts))
 
 
 def _signal(template: Array, generator: np.random.Generator, length: int = 40) -> Array:

@@ -54,6 +54,13 @@ def differ(one: Sequence[float], other: Sequence[float]) -> bool:
     return bool(stats.ttest_ind(one, other, equal_var=False).pvalue < 1 - CONFIDENCE)
 
 
+def verdict(one: Sequence[float], other: Sequence[float]) -> str:
+    """What the other scores are to the one, the greater the better."""
+    if not differ(one, other):
+        return "the same"
+    return "better" if sum(other) > sum(one) else "worse"
+
+
 def _bootstrapped(statistic: Callable[..., float], *samples: Sequence[float]) -> Estimate:
     value = float(statistic(*map(np.asarray, samples)))
     if min(map(len, samples)) < 2:

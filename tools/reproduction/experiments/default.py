@@ -1,8 +1,9 @@
-"""Does `kerasbn.rewrite(model)` help? Networks that people write, with it and without, each at its best rate.
+"""`kerasbn.rewrite(model)` makes 11 of 32 networks better at their best rates, one worse, and the others no different.
 
 Small networks of many kinds on scikit-learn's digits, signals like those of MNIST-1D and a smooth function of six
 numbers, with SGD and with Adam, as they are and rewritten by default, 400 steps in batches of 60. Better and worse are
 where a Welch test at 5 % tells the two apart. The score is accuracy, for the autoencoder and the function R squared.
+LSTM and attention are no different at all: they get no BN by default.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from reporting import Table
 from reproduction import data
 from reproduction.comparison import Budget, Candidate, Task, compare
 from reproduction.data import Dataset
-from reproduction.intervals import differ, mean
+from reproduction.intervals import mean, verdict
 from reproduction.networks import dense, from_seed, rewritten
 from reproduction.report import Line, Panel, Report, percent
 from reproduction.training import Score, accuracy
@@ -43,7 +44,7 @@ def run(budget: Budget) -> Report:
             results = compare(candidates, task, budget)
             scores = [result.last for result in results]
             shown = (f"{mean(result.last).text(percent)} ({result.rate:g})" for result in results)
-            rows.append((kind, optimizer, *shown, _verdict(*scores)))
+            rows.append((kind, optimizer, *shown, verdict(*scores)))
             click.echo(" | ".join(rows[-1]), err=True)
             for name, each in zip(lines, scores, strict=True):
                 lines[name][0].append(len(rows))
@@ -60,12 +61,6 @@ def run(budget: Budget) -> Report:
     )
     panel = Panel("By row of the table", "row", "test score", [Line(name, *each) for name, each in lines.items()])
     return Report([table], [panel])
-
-
-def _verdict(plain: list[float], normalized: list[float]) -> str:
-    if not differ(plain, normalized):
-        return "the same"
-    return "better" if sum(normalized) > sum(plain) else "worse"
 
 
 def _r_squared(targets: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
@@ -95,7 +90,7 @@ def _kinds() -> dict[str, tuple[Callable[[], keras.Model], Callable[[], Dataset]
         "attention": (_attention, data.digit_images, *classes),
         "table, raw scales": (lambda: dense(2, "relu"), _raw, *classes),
         "autoencoder": (_autoencoder, _copied, *values),
-        "smooth function": (_regression, _smooth, *values),
+        "smooth function": (_regression, data.smooth_function, *values),
     }
 
 
@@ -203,12 +198,3 @@ def _copied() -> Dataset:
     """The digits, which are to come out as they went in."""
     digits = data.digits()
     return Dataset(*((inputs, inputs) for inputs, _ in (digits.train, digits.validation, digits.test)))
-
-
-def _smooth() -> Dataset:
-    """A smooth function of six numbers."""
-    generator = np.random.default_rng(0)
-    inputs = generator.normal(size=(3000, 6)).astype("float32")
-    values = np.sin(inputs[:, :1] + inputs[:, 1:2]) + np.tanh(inputs @ generator.normal(size=(6, 1)))
-    parts = (slice(1800), slice(1800, 2400), slice(2400, None))
-    return Dataset(*((inputs[part], values[part].astype("float32")) for part in parts))
