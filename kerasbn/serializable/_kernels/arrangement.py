@@ -5,8 +5,9 @@
     (N, T, C), ghost batches of v  (N / v, v T, C, 1)     sums over axes 1, 3
 
 Where N is no multiple of v, the last ghost batch is filled up with examples that are masked. The
-forms are those that XLA has the fastest code for on a CPU: an axis of size 1, or channels that are
-not last with the axes behind them merged, cost up to half as much again.
+forms are those that TensorFlow's XLA has the fastest code for on a CPU: an axis of size 1, or channels that are
+not last with the axes behind them merged, cost up to half as much again. That of JAX is newer, and faster where
+the axes in front of the channels are not merged.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ class Arranged:
         return next(axis for axis in reversed(range(len(self.x.shape))) if axis not in self.axes)
 
 
-def arrange(inputs: Any, axis: int, *, mask: Any = None, group_size: int | None = None) -> Arranged:
+def arrange(
+    inputs: Any, axis: int, *, mask: Any = None, group_size: int | None = None, merged: bool = True
+) -> Arranged:
     """Arrange inputs for a kernel.
 
     Args:
@@ -74,12 +77,13 @@ def arrange(inputs: Any, axis: int, *, mask: Any = None, group_size: int | None 
         mask: Which positions count: over the leading axes of the inputs, or over all axes but the
             channels'; sizes of 1 stand for all.
         group_size: How many examples make up a group. `None`: all of them.
+        merged: Whether axes are merged where nothing but the form asks for it.
     """
     shape = tuple(ops.shape(inputs))
     mask = None if mask is None else spread(mask, inputs, axis)
     if group_size is not None:
         return _in_groups(inputs, axis, mask, group_size)
-    if axis != len(shape) - 1 or len(shape) == 2:
+    if axis != len(shape) - 1 or len(shape) == 2 or not merged:
         others = tuple(each for each in range(len(shape)) if each != axis)
         return Arranged(inputs, mask, others, shape=None, filled=False)
     rows = math.prod(shape[:-1])

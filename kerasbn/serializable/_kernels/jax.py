@@ -36,7 +36,7 @@ def normalize(
     """Normalize each channel of each group of examples."""
     bound = _bound_axes()
     engine = _engine(bound, synchronized)
-    batch = arrange(jnp.asarray(x), axis, mask=mask, group_size=group_size)
+    batch = arrange(jnp.asarray(x), axis, mask=mask, group_size=group_size, merged=False)
 
     def forward(x: Any, gamma: Any, beta: Any, mask: Any) -> tuple[Any, Any]:
         given = dataclasses.replace(batch, x=x, mask=mask)
