@@ -64,7 +64,7 @@ unit-jax: $(INSTALLED) ## Tests of what depends on the backend, under JAX
 test-slow: $(INSTALLED) ## The tests that take minutes
 	@$(BIN)/pytest -n 2 -m slow
 
-test-browser: $(INSTALLED) ## The tests of pages in Chromium, where there is one
+test-browser: $(INSTALLED) web ## The tests of pages in Chromium, where there is one
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
 	@$(BIN)/pytest -m browser
 

@@ -4,6 +4,7 @@
     python tools/screenshots.py /tmp/pictures                  # of the reports below, four each
     python tools/screenshots.py /tmp/pictures page.html        # of a page that there is
     python tools/screenshots.py /tmp/pictures --docs           # those in docs/guides/report.md, anew
+    python tools/screenshots.py /tmp/pictures --board digits.onnx  # that of examples/serving/browser in the tutorial
 
 It prints the size of each page, how long it took to make and how long Chromium takes to open it, and whether anything
 is wrong with how it looks that a program can see: see `faults_of`.
@@ -11,10 +12,16 @@ is wrong with how it looks that a program can see: see `faults_of`.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import http.server
 import os
+import shutil
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +30,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import click
 
-GUIDES = Path(__file__).parent.parent / "docs" / "guides"
+ROOT = Path(__file__).parent.parent
+GUIDES = ROOT / "docs" / "guides"
+BOARD = ROOT / "examples" / "serving" / "browser"
 CHROMIUM = "/usr/bin/chromium"
 SCREENS = {"wide": (1280, 900), "phone": (390, 844)}
 SCHEMES = ("light", "dark")
@@ -158,18 +167,66 @@ def pictures_of_docs(browser: Any, folder: Path) -> None:
     page.close()
 
 
+class _Silent(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing of each request."""
+
+
+@contextlib.contextmanager
+def board(browser: Any, model: Path) -> Iterator[Any]:
+    """The page of examples/serving/browser, opened with an ONNX file."""
+    with tempfile.TemporaryDirectory() as folder:
+        for path in BOARD.iterdir():
+            (Path(folder) / path.name).symlink_to(path)
+        shutil.copy(model, Path(folder) / "digits.onnx")
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Silent, directory=folder)) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            page = browser.new_page(viewport={"width": 390, "height": 500})
+            try:
+                page.goto(f"http://127.0.0.1:{server.server_port}")
+                page.wait_for_selector("td")
+                yield page
+            finally:
+                page.close()
+                server.shutdown()
+
+
+def draw(page: Any, squares: Iterable[tuple[int, int]]) -> None:
+    """Draw a stroke over these squares of the board, each a row and a column, and nothing else."""
+    page.click("button")
+    for row, column in squares:
+        box = page.locator("td").nth(8 * row + column).bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2 + 1)
+        page.mouse.up()
+
+
+def picture_of_board(browser: Any, model: Path) -> None:
+    """Take the picture in docs/tutorials/fold_export_serve.md."""
+    three = [*((0, c) for c in (2, 3, 4)), (1, 5), (2, 5), (3, 4), (4, 5), (5, 5), (6, 5), *((7, c) for c in (4, 3, 2))]
+    with board(browser, model) as page:
+        draw(page, three)
+        page.wait_for_timeout(1000)  # each square has an answer of its own
+        print(f"3 was drawn, and {page.locator('output').text_content()} read")
+        page.screenshot(path=ROOT / "docs" / "tutorials" / "board.png")
+
+
 @click.command(help=__doc__)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("pages", type=click.Path(path_type=Path, exists=True), nargs=-1)
 @click.option("--model", "models", type=click.Choice(list(MODELS)), multiple=True, help="Of these alone.")
 @click.option("--docs", is_flag=True, help="Those in the documentation as well.")
-def main(folder: Path, pages: tuple[Path, ...], models: tuple[str, ...], docs: bool) -> None:
+@click.option("--board", "onnx", type=click.Path(path_type=Path, exists=True), help="Of the board, with this model.")
+def main(folder: Path, pages: tuple[Path, ...], models: tuple[str, ...], docs: bool, onnx: Path | None) -> None:
     from playwright.sync_api import sync_playwright
 
     folder.mkdir(parents=True, exist_ok=True)
-    pages = pages or tuple(report_on(name, folder) for name in models or MODELS)
+    pages = pages or (() if onnx else tuple(report_on(name, folder) for name in models or MODELS))
     with sync_playwright() as playwright:
         browser = browser_of(playwright)
+        if onnx:
+            picture_of_board(browser, onnx)
         for path in pages:
             for line in pictures(browser, path, folder):
                 print(line)

@@ -3,14 +3,17 @@
 import pathlib
 import sys
 
+import keras
+import numpy as np
 import pytest
 
 import kerasbn
+from tests.helpers import randomize
 from tests.pages.test_pages import PAGES, PLANS, _plan
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'kerasbn[browser]'")
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent.parent))
-from tools.screenshots import SCHEMES, SCREENS, browser_of, faults_of  # noqa: E402
+from tools.screenshots import BOARD, SCHEMES, SCREENS, board, browser_of, draw, faults_of  # noqa: E402
 
 pytestmark = pytest.mark.browser
 
@@ -118,3 +121,24 @@ def test_curve_in_a_notebook(opened):
     page, wanted = opened(curve._repr_html_(), "phone")
     assert page.locator(".kbn-chart").bounding_box()["width"] > 300
     assert (faults_of(page), wanted) == ([], [])
+
+
+@pytest.mark.tensorflow
+@pytest.mark.skipif(not (BOARD / "node_modules").is_dir(), reason="needs onnxruntime-web: make web")
+@pytest.mark.parametrize("shape", [(64,), (8, 8, 1)])
+def test_what_is_drawn_is_what_the_network_gets(shape, browser, tmp_path):
+    """In examples/serving/browser, with networks of pixels and of images."""
+    layers = [keras.layers.Flatten(), keras.layers.BatchNormalization(), keras.layers.Dense(10, "softmax")]
+    model = randomize(keras.Sequential([keras.Input(shape), *layers]))
+    kerasbn.export(model, tmp_path / "digits.onnx")
+    read = set()
+    with board(browser, tmp_path / "digits.onnx") as page:
+        for column in (1, 3, 6):
+            pixels = np.zeros((8, 8), "float32")
+            pixels[:, [column - 1, column + 1]] = 0.4  # the sides of a stroke
+            pixels[:, column] = 1
+            expected = model.predict(pixels.reshape(1, *shape), verbose=0).argmax()
+            draw(page, [(row, column) for row in range(8)])
+            page.wait_for_function(f"document.querySelector('output').value === '{expected}'", timeout=5000)
+            read.add(expected)
+    assert len(read) > 1
