@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import TypeVar
@@ -64,7 +65,10 @@ def steps(total: int, *, quiet: bool = False) -> Iterator[Callable[[str], None]]
 
 def _bars(quiet: bool = False) -> Progress:
     console = Console(stderr=True)
-    watched = (console.file.isatty() and console.is_interactive) or console.is_jupyter  # whatever FORCE_COLOR says
+    if console.is_jupyter:
+        watched = importlib.util.find_spec("ipywidgets") is not None  # without it rich shows a warning instead of bars
+    else:
+        watched = console.file.isatty() and console.is_interactive  # whatever FORCE_COLOR says
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console.quiet = quiet or not watched  # older rich ends bars that it does not show with an empty line
     return Progress(*columns, console=console, transient=True, disable=console.quiet)

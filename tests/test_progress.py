@@ -2,6 +2,7 @@
 
 import io
 import sys
+import warnings
 
 import pytest
 
@@ -59,6 +60,15 @@ def test_else_nothing_is_shown(kind, quiet, variables, watching, monkeypatch):
         monkeypatch.setenv(name, value)
     stderr = watching(kind())
     assert _go(quiet, items=(1, 2)) == [1, 0.5]
+    assert stderr.getvalue() == ""
+
+
+def test_a_notebook_without_widgets_shows_nothing(watching, monkeypatch):
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    stderr = watching(io.StringIO())
+    with warnings.catch_warnings(action="error"):
+        assert _go(items=(1, 2)) == [1, 0.5]
     assert stderr.getvalue() == ""
 
 

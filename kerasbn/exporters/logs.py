@@ -1,4 +1,4 @@
-"""What the packages that write ONNX log is for their developers."""
+"""What the packages that write files log is for their developers."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from kerasbn.errors import quoted
 from kerasbn.exporters.inference import frozen, trace
+from kerasbn.exporters.logs import silent_logs
 from kerasbn.exporters.settings import Settings
 from kerasbn.verification.interface import Arrays, Interface
 
@@ -41,7 +42,8 @@ def write(model: keras.Model, interface: Interface, path: Path, settings: Settin
     # Gradients of one's own, as silu has them, would have to be traced and stored as well.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     try:
-        tf.saved_model.save(module, str(path), signatures={"serving_default": signature}, options=options)
+        with silent_logs():  # in a notebook TensorFlow says where it writes, which is not yet where the model goes
+            tf.saved_model.save(module, str(path), signatures={"serving_default": signature}, options=options)
     except tf.errors.OpError as error:  # as TensorFlow calls a full disk
         raise OSError(errno.EIO, quoted(error)) from error
     return len(function.graph.as_graph_def().node)

@@ -1,5 +1,7 @@
 """What a SavedModel looks like from outside."""
 
+import logging
+
 import keras
 import pytest
 from keras import layers
@@ -33,3 +35,10 @@ def test_each_weight_is_stored_once(tmp_path):
         assert parameters <= report.bytes < parameters + 100_000
         stored = sum(file.stat().st_size for file in (tmp_path / "model" / "variables").iterdir())
         assert stored < 1_000 if frozen else stored >= parameters
+
+
+def test_nothing_is_logged(tmp_path, caplog):
+    """In a notebook TensorFlow writes to stdout what it logs."""
+    with caplog.at_level(logging.INFO, "tensorflow"):
+        kerasbn.export(keras.Sequential([keras.Input((3,)), layers.Dense(2)]), tmp_path / "model")
+    assert caplog.records == []
