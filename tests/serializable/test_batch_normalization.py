@@ -259,6 +259,17 @@ def test_channels_over_decades(options, masked, mode):
 
 
 @pytest.mark.tensorflow
+@pytest.mark.parametrize("activation", ["relu", "relu6", "elu", "leaky_relu", "tanh", "sigmoid"])
+def test_between_a_convolution_and_an_activation(activation):
+    """At inference TensorFlow makes one operation of the three, of some activations without having a kernel for it."""
+    images = keras.Input((5, 5, 3))
+    convolution = keras.layers.Conv2D(4, 3, use_bias=False)(images)
+    model = keras.Model(images, keras.layers.Activation(activation)(BatchNormalization()(convolution)))
+    x = data((2, 5, 5, 3)).astype("float32")
+    np.testing.assert_allclose(tf.function(model)(x, training=False), model(x, training=False), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
 def test_gradients_at_inference(mode):
     shape = (3, 4, 2, 3)

@@ -67,9 +67,11 @@ def can_infer(x: Any, axis: int) -> bool:
 
 def infer(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
     """Normalize images with the statistics given. XLA compiles this well, and exporters know it."""
-    return tf.raw_ops.FusedBatchNormV3(
+    y = tf.raw_ops.FusedBatchNormV3(
         x=x, scale=gamma, offset=beta, mean=mean, variance=variance, epsilon=epsilon, is_training=False
     ).y
+    # TensorFlow would join a convolution, this and tanh behind it into one operation, for which it has no kernel.
+    return tf.ensure_shape(y, x.shape)
 
 
 def _may_fuse(x: Any) -> bool:
