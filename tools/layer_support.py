@@ -35,20 +35,11 @@ from tests.every_layer import VECTOR, every_layer
 from tests.helpers import assert_same_function, random_inputs, randomize
 
 SUPPORT = Path(__file__).parent.parent / "docs" / "support"
-FAMILIES = {
-    "core": "core",
-    "convolutional": "convolutions",
-    "rnn": "recurrent",
-    "attention": "attention",
-    "activations": "activations",
-    "normalization": "normalization",
-    "pooling": "pooling",
-    "merging": "merging",
-    "reshaping": "shapes",
-    "regularization": "regularization",
-    "preprocessing": "preprocessing",
-}
-"""Keras's own, as its modules are called, and their names in the table."""
+FAMILIES = (
+    *("core", "convolutional", "rnn", "attention", "activations", "normalization", "pooling", "merging", "reshaping"),
+    *("regularization", "preprocessing"),
+)
+"""Keras's own, as its modules are called, in the order of the table."""
 OF_TEXT = ("StringLookup",)
 """Layers that yield text here, which no other layer takes."""
 CONDITIONS = {"": (), ", scale > 0": ("gamma",), ", no shift": ("shift",), ", scale > 0, no shift": ("gamma", "shift")}
@@ -160,7 +151,7 @@ def page() -> str:
     rows: dict[tuple[str, ...], list[str]] = {}
     first, second, third = cases(), cases(), cases()
     for name in track(sorted(first), console=Console(stderr=True)):
-        family = FAMILIES[type(first[name][0]).__module__.split(".")[3]]
+        family = type(first[name][0]).__module__.split(".")[3]
         plans = (
             lambda name=name: normalized(first[name]),
             lambda name=name: folded(second[name], (linear,), (normalization, curved)),
@@ -169,10 +160,9 @@ def page() -> str:
         outcome = (*("" if name in OF_TEXT else plan() for plan in plans), formats(served[name]))
         click.echo(f"{name}: {', '.join(outcome)}")
         rows.setdefault((family, *outcome), []).append(name)
-    order = list(FAMILIES.values())
     table = [
-        f"| {family} | {', '.join(names)} | {' | '.join(outcome)} |"
-        for (family, *outcome), names in sorted(rows.items(), key=lambda row: order.index(row[0][0]))
+        f"| {', '.join(names)} | {' | '.join(outcome)} |"
+        for (_, *outcome), names in sorted(rows.items(), key=lambda row: FAMILIES.index(row[0][0]))
     ]
     return HEAD.format(versions=f"keras {version('keras')}, kerasbn {version('kerasbn')}") + "\n".join(table) + "\n"
 
@@ -189,8 +179,8 @@ Made by `python tools/layer_support.py`, which says what is tried and compared (
   has the ways of using the layers too.
 - A word in code is the [reason](../reference/reasons.md) for leaving it.
 
-| family | layers | normalized | BN behind it | BN ahead of it | formats |
-| --- | --- | --- | --- | --- | --- |
+| layers | normalized | BN behind it | BN ahead of it | formats |
+| --- | --- | --- | --- | --- |
 """
 
 
