@@ -21,7 +21,7 @@ from reproduction.intervals import mean
 from reproduction.networks import Make, dense, from_seed, rewritten
 from reproduction.report import Report, accuracy_panel, percent, steps_table, sweep_table
 
-WITHOUT, WITH = (1, 2, 5, 10, 20), (0.2, 0.5, 1, 2, 5)
+WITHOUT, WITH = (1, 2, 5, 10, 20), (0.2, 0.5, 1, 2, 5, 10)
 """The rates tried without BN and with it."""
 AT = (500, 2500, 10_000, 50_000)
 """The steps after which the accuracy is reported."""
