@@ -99,7 +99,9 @@ def freeze(model: keras.Model, glob: str | Iterable[str] = "*", what: What = "al
 
     A frozen one normalizes by its moving statistics in training too, and does not change them. That is for
     fine-tuning in batches of one, which have no statistics worth having. In larger ones batch normalization as it is
-    learns as much or more, and it bears higher learning rates (docs/reproduce/small_batches.md).
+    learns as much or more, and it bears higher learning rates (docs/reproduce/small_batches.md). And it is for networks
+    that fit a smooth function, to which each batch's own statistics do harm: frozen after some epochs, they fit it as
+    those without batch normalization do (docs/reproduce/regression.md).
 
     It holds wherever the layers stand, also in models inside the model, in layers that wrap them or hold them, and for
     a model that is saved from now on. A compiled model trains on so; under JAX, `compile` it again, as Keras wants it

@@ -1,4 +1,4 @@
-"""BN costs accuracy in regression on few numbers, and statistics frozen early give it back.
+"""In regression on a smooth function BN costs accuracy, and freezing its statistics early gives it back.
 
 Three layers of 64 ReLUs, Adam, batches of 60, 16 epochs: a smooth function of six numbers without noise, and Friedman's
 first function of ten, with noise. As it is; `kerasbn.rewrite` by default; and that with
