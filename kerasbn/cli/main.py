@@ -371,11 +371,19 @@ def _terminated_as_interrupted() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         raise _Terminated
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in _terminating()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _terminating() -> Iterator[int]:
+    """The signals that ask for an end: on Windows, where no SIGTERM comes from other processes, Ctrl-Break does."""
+    for name in ("SIGTERM", "SIGBREAK"):
+        if hasattr(signal, name):
+            yield getattr(signal, name)
 
 
 def _colours() -> bool | None:

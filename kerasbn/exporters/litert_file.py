@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from kerasbn.errors import UnsupportedModelError
 from kerasbn.exporters import recurrent_loops, saved_model
 from kerasbn.exporters.logs import silent_logs
 from kerasbn.exporters.settings import Settings
+from kerasbn.files.staging import scratch_beside
 from kerasbn.verification.interface import Arrays, Interface
 
 _SIGNATURE = "serving_default"
@@ -62,7 +62,7 @@ def quantize(
 def _write(
     model: keras.Model, interface: Interface, path: Path, settings: Settings, set_up: Callable[[Any], None]
 ) -> int:
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder, silent_logs():
+    with scratch_beside(path) as folder, silent_logs():
         with recurrent_loops.traced(model):
             saved_model.write(model, interface, Path(folder), settings)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[_SIGNATURE])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from kerasbn.exporters.logs import silent_logs
 from kerasbn.exporters.onnx_check import check_file
 from kerasbn.exporters.settings import Settings
 from kerasbn.files.formats import companions_of
+from kerasbn.files.staging import scratch_beside
 from kerasbn.verification.interface import Arrays, Interface
 
 
@@ -36,7 +36,7 @@ def quantize(
         UnsupportedModelError: if it would be slower than before.
         VerificationError: if the ONNX checker refuses the outcome.
     """
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder, silent_logs():
+    with scratch_beside(path) as folder, silent_logs():
         plain = Path(folder) / path.name
         for each in (path, *companions_of("onnx", path)):
             if each.exists():

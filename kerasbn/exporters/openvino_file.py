@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from kerasbn.errors import UnsupportedModelError
 from kerasbn.exporters import saved_model
 from kerasbn.exporters.logs import silent_logs
 from kerasbn.exporters.settings import Settings
+from kerasbn.files.staging import scratch_beside
 from kerasbn.verification.interface import Arrays, Interface, Port
 
 
@@ -53,7 +53,7 @@ def runner(path: Path, model: keras.Model, interface: Interface) -> Callable[[Ar
 def _write(model: keras.Model, interface: Interface, path: Path, settings: Settings, *, halved: bool) -> int:
     _refuse_quantized(model)
     # Not through `openvino.convert_model`, which reports its use to OpenVINO's makers where the user lets it.
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    with scratch_beside(path) as folder:
         with silent_logs():
             saved_model.write(model, interface, Path(folder), settings)
         graph = openvino.Core().read_model(folder)

@@ -6,7 +6,9 @@ import ctypes
 import errno
 import json
 import os
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -153,15 +155,25 @@ def _settle(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    on_windows = os.name == "nt"
+    on_windows = sys.platform == "win32"
     is_folder = path.is_dir()
     if is_folder and on_windows:
         return  # which has no such thing
     descriptor = os.open(path, os.O_RDWR if on_windows else os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        _flush(descriptor)
     except OSError:
         if not is_folder:  # not every file system has it for folders
             raise
     finally:
         os.close(descriptor)
+
+
+def _flush(descriptor: int) -> None:
+    if sys.platform == "darwin":  # where `fsync` leaves it in the cache of the disk
+        import fcntl
+
+        with suppress(OSError):  # not every file system has it
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(descriptor)

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,6 +40,14 @@ def staged(path: Path, *, overwrite: bool, companions: Sequence[Path] = ()) -> I
             (staging / each).mkdir()
         yield staging / "new" / path.name
         move_into_place(staging, path.name, [each.name for each in companions])
+
+
+def scratch_beside(path: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder for what is needed on the way to a staged path only.
+
+    What is open there to the end, which Windows does not delete, goes with the staging folder.
+    """
+    return tempfile.TemporaryDirectory(dir=path.parent, ignore_cleanup_errors=True)
 
 
 def check_target(path: Path, *, overwrite: bool, companions: Sequence[Path] = ()) -> None:

@@ -810,6 +810,14 @@ def test_signals(stop, status, word, command, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["m.onnx"]
 
 
+def test_ctrl_break_is_a_signal_to_end_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
+    before = signal.getsignal(signal.SIGUSR1)
+    with pytest.raises(KeyboardInterrupt), main._terminated_as_interrupted():
+        signal.raise_signal(signal.SIGBREAK)
+    assert signal.getsignal(signal.SIGUSR1) == before
+
+
 def _option_values(flag):
     return next(each for each in main.command.params if flag in each.opts).type.choices
 

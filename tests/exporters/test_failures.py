@@ -1,5 +1,6 @@
 """What cannot be exported is refused by name, and what fails leaves nothing behind."""
 
+import os
 import pathlib
 
 import keras
@@ -11,6 +12,7 @@ from keras import layers
 import kerasbn
 from kerasbn import ModelFileError, OptionError, UnsupportedModelError, VerificationError
 from kerasbn.exporters import keras_file, litert_file, onnx_file, openvino_file, saved_model
+from kerasbn.files import staging
 from tests.exporters.cases import CASES, FORMATS
 from tests.helpers import randomize
 
@@ -298,3 +300,22 @@ def test_given_inputs_in_either_form(given, tmp_path):
     image, features = np.ones((2, 8, 8, 3)), np.ones((2, 4))
     inputs = [image, features] if given == "structure" else {"features": features, "image": image}
     assert kerasbn.export(model, tmp_path / "model.onnx", inputs=inputs).max_error <= 1e-4
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/maps").exists(), reason="what is open is seen on Linux")
+@pytest.mark.parametrize("kind", WRITERS)
+def test_what_is_moved_into_place_is_closed(kind, tmp_path, monkeypatch):
+    """Windows moves nothing that is open or mapped into memory."""
+    held, move = [], staging.move_into_place
+
+    def seen(folder, *names):
+        files = [os.readlink(each) for each in pathlib.Path("/proc/self/fd").iterdir() if each.is_symlink()]
+        mapped = [line.split(maxsplit=5)[-1] for line in pathlib.Path("/proc/self/maps").read_text().splitlines()]
+        held.extend(each for each in (*files, *mapped) if f"{folder}{os.sep}new" in each)
+        move(folder, *names)
+
+    monkeypatch.setattr(staging, "move_into_place", seen)
+    target = tmp_path / f"model{FORMATS[kind]}"
+    kerasbn.export(_model(), target, format=kind)
+    assert target.exists()
+    assert not held

@@ -1,5 +1,6 @@
 """A target is the old one or the new one, never half."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -109,6 +110,28 @@ def test_failure_while_a_folder_is_replaced(call, error, tmp_path, monkeypatch):
     with pytest.raises(seen):
         _stage(tmp_path / "target", "folder")
     assert _tree(tmp_path) == _outcome("folder", "old")
+
+
+@pytest.mark.parametrize(
+    ("platform", "opened", "flushed"),
+    [
+        ("linux", [os.O_RDONLY] * 3, ["fsync"] * 3),
+        ("darwin", [os.O_RDONLY] * 3, ["F_FULLFSYNC"] * 3),
+        ("win32", [os.O_RDWR], ["fsync"]),
+    ],
+)
+def test_the_disk_holds_it_on_each_system(platform, opened, flushed, tmp_path, monkeypatch):
+    """A file and two folders; Windows syncs no folders, and files only where they may be written to."""
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "file").write_text("new")
+    flags, calls, really = [], [], os.open
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(os, "open", lambda path, flag: flags.append(flag) or really(path, flag))
+    monkeypatch.setattr(os, "fsync", lambda descriptor: calls.append("fsync"))
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", lambda descriptor, command: calls.append("F_FULLFSYNC"))
+    moving._settle(tmp_path)
+    assert (flags, calls) == (opened, flushed)
 
 
 def test_nothing_written_is_an_error(tmp_path):
