@@ -6,8 +6,6 @@ PYTHON ?= python3.13 python3.12 python3.11 python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-LOWEST := .venv-lowest
-TORCH := .venv-torch
 WEB := examples/serving/browser
 
 # The tests of what depends on the backend most, in few minutes; `make test-jax` runs all.
@@ -28,10 +26,10 @@ NO_PYTHON := kerasbn needs Python 3.11, 3.12 or 3.13 with its venv module, as Ke
 	none found among: $(PYTHON). Choose one with: make PYTHON=/path/to/python3.12
 
 .DELETE_ON_ERROR:
-.PHONY: help demo docs test lint types unit web unit-jax test-slow test-browser test-corpus test-lowest test-jax test-torch mutants bench reproduce reproduce-paper clean
+.PHONY: help demo docs test lint types unit web unit-jax test-slow test-browser test-corpus test-lowest test-versions test-package test-jax test-torch mutants bench reproduce reproduce-paper clean
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
 
 demo: $(INSTALLED) ## Train with and without batch normalization, export, compare
 	@$(BIN)/python examples/demo.py
@@ -72,18 +70,19 @@ test-corpus: $(INSTALLED) ## Over a thousand bad files, and writers that are kil
 	@$(BIN)/pytest -m corpus
 
 test-lowest: $(INSTALLED) ## The tests on the oldest packages that pyproject.toml admits (Python 3.11)
-	@$(BIN)/python -m venv --clear $(LOWEST)
-	@$(LOWEST)/bin/pip install --quiet --disable-pip-version-check uv
-	@$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e '.[dev]'
-	@$(LOWEST)/bin/pytest -n 2
+	@$(BIN)/nox -s lowest
+
+test-versions: $(INSTALLED) ## Part of the tests on each version of Python, Keras and TensorFlow, as far as they are there
+	@$(BIN)/nox -s versions --no-error-on-missing-interpreters
+
+test-package: $(INSTALLED) ## The wheel in environments with nothing else, and its types seen from outside
+	@$(BIN)/nox -s package types_outside --no-error-on-missing-interpreters
 
 test-jax: $(INSTALLED) ## The tests under JAX, but for those that need TensorFlow
 	@KERAS_BACKEND=jax $(BIN)/pytest -n 2
 
 test-torch: $(INSTALLED) ## The tests under torch, but for those that need TensorFlow (its wheel brings 5 GB)
-	@$(BIN)/python -m venv --clear $(TORCH)
-	@$(TORCH)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,torch]'
-	@KERAS_BACKEND=torch $(TORCH)/bin/pytest -n 2
+	@$(BIN)/nox -s torch
 
 mutants: $(INSTALLED) ## Change the code in places, one at a time, and see what the tests do not notice
 	@$(BIN)/python tools/mutants.py $(PART) --sample $(SAMPLE)
@@ -98,7 +97,7 @@ reproduce-paper: $(INSTALLED) ## The same at the size of the papers: hours; what
 	@$(BIN)/python tools/reproduce.py paper
 
 clean: ## Remove what was made, but for .venv
-	rm -rf build dist demo-output docs/_build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist demo-output docs/_build .nox .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 # pip is the last that venv makes: where it is missing, making the environment was cut short.

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from kerasbn.statistics.calibration import calibrate as calibrate
     from kerasbn.statistics.variance_shift import variance_shift as variance_shift
 
+    __version__: str
+
 # Imported on first use: `kerasbn-rewrite --help` answers without TensorFlow.
 _LAZY = {
     "Comparison": "kerasbn.comparison.result",
@@ -78,7 +80,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def _imported(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version  # late, as it takes longer than all else here
 
@@ -89,6 +91,10 @@ def __getattr__(name: str) -> Any:
     value = module if _LAZY[name] == f"kerasbn.{name}" else getattr(module, name)
     globals()[name] = value
     return value
+
+
+if not TYPE_CHECKING:  # to which a name that is misspelt is an error
+    __getattr__ = _imported
 
 
 def __dir__() -> list[str]:
