@@ -17,9 +17,9 @@ from kerasbn.loading.hdf5 import groups_of
 from kerasbn.loading.weights import DEPENDENCIES
 
 
-def version_of(archive: zipfile.ZipFile) -> int:
-    """The Keras that wrote an archive: 2 or 3."""
-    return 2 if json.loads(archive.read("metadata.json"))["keras_version"].startswith("2") else 3
+def version_of(archive: zipfile.ZipFile) -> str:
+    """The version of Keras that wrote an archive."""
+    return str(json.loads(archive.read("metadata.json"))["keras_version"])
 
 
 def read(archive: zipfile.ZipFile) -> Contents:

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     import h5py
 
 
-def version_of(file: h5py.File) -> int:
-    """The Keras that wrote a file: 2 or 3."""
+def version_of(file: h5py.File) -> str:
+    """The version of Keras that wrote a file; early ones did not say."""
     given = file.attrs.get("keras_version")
     if given is None and "model_weights" in file:
         given = file["model_weights"].attrs.get("keras_version")
-    return 3 if given is not None and _text(given).startswith("3") else 2
+    return "2" if given is None else _text(given)
 
 
 def read(path: Path, file: h5py.File) -> Contents:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kerasbn.errors import ModelFileError
+from kerasbn.errors import KerasBNError, ModelFileError
 from kerasbn.loading.causes import cause, line
 from kerasbn.loading.contents import Contents
 from kerasbn.loading.kinds import Kind, kind_of
@@ -106,10 +108,11 @@ def _archive(path: Path, weights: Path | None, custom_objects: Mapping[str, Any]
         if "model.weights.h5" not in names:
             raise ModelFileError("it has no model.weights.h5: its weights are missing")
         check_hdf5(io.BytesIO(file.read("model.weights.h5")))
-        if archive.version_of(file) == 2:
+        version = archive.version_of(file)
+        if version.startswith("2"):
             return _of_keras_2(archive.read(file), path, custom_objects, safe)
         config = json.loads(file.read("config.json"))
-    return _of_keras_3(config, path, custom_objects, safe)
+    return _of_keras_3(config, path, custom_objects, safe, version)
 
 
 def _hdf5(path: Path, weights: Path | None, custom_objects: Mapping[str, Any], safe: bool) -> Loaded:
@@ -119,10 +122,11 @@ def _hdf5(path: Path, weights: Path | None, custom_objects: Mapping[str, Any], s
 
     check_hdf5(path)
     with h5py.File(path, "r") as file:
-        if "model_config" not in file.attrs or hdf5.version_of(file) == 2:
+        version = hdf5.version_of(file)
+        if "model_config" not in file.attrs or not version.startswith("3"):
             return _of_keras_2(hdf5.read(path, file), path, custom_objects, safe)
         config = json.loads(file.attrs["model_config"])
-    return _of_keras_3(config, path, custom_objects, safe)
+    return _of_keras_3(config, path, custom_objects, safe, version)
 
 
 def _saved_model(path: Path, weights: Path | None, custom_objects: Mapping[str, Any], safe: bool) -> Loaded:
@@ -143,7 +147,8 @@ def _json(path: Path, weights: Path | None, custom_objects: Mapping[str, Any], s
         raise ModelFileError("it is an architecture without weights. Give their .h5 file: weights=, or --weights")
     check_hdf5(weights)
     if json_file.is_of_keras_3(content):
-        return _of_keras_3(content, weights, custom_objects, safe, architecture=content)
+        version = str(content.get("keras_version", "3"))
+        return _of_keras_3(content, weights, custom_objects, safe, version, architecture=content)
     return _of_keras_2(Contents(content, json_file.weights_of(weights), None), weights, custom_objects, safe)
 
 
@@ -160,20 +165,43 @@ def _of_keras_3(
     path: Path,
     custom_objects: Mapping[str, Any],
     safe: bool,
+    version: str,
     architecture: Any = None,
 ) -> Loaded:
-    """As Keras reads it itself, once it is known to be without harm."""
+    """As Keras reads it itself, once it is known to be without harm; `version` of Keras wrote it."""
     import keras
 
     from kerasbn import _keras
 
     check_config(config, safe=safe, registered=lambda name: keras.saving.get_registered_object(name, custom_objects))
-    with _keras.variables_within(room_for(_size(path))):
+    with _keras.variables_within(room_for(_size(path))), _blamed_on(version):
         if architecture is None:
             return Loaded(keras.models.load_model(str(path), custom_objects=custom_objects, safe_mode=safe))
         model = keras.saving.deserialize_keras_object(architecture, custom_objects, safe_mode=safe)
         model.load_weights(str(path))
     return Loaded(model)
+
+
+@contextmanager
+def _blamed_on(version: str) -> Iterator[None]:
+    """Say of what Keras cannot read that a newer version has written it, if so."""
+    import keras
+
+    try:
+        yield
+    except KerasBNError:
+        raise
+    except Exception as error:
+        if _release(version) <= _release(keras.__version__):
+            raise
+        raise ModelFileError(
+            f"{cause(error)}. It was written by Keras {version}, and {keras.__version__} is here. Install that one"
+        ) from error
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version, whatever a file gives as one."""
+    return tuple(int(number) for number in re.findall(r"\d{1,6}", version)[:2])
 
 
 def _of_keras_2(

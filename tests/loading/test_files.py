@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from packaging.version import Version
 
 import kerasbn
 from kerasbn import ModelFileError, load
@@ -144,6 +145,30 @@ def test_compiled_with_a_short_name(loss, suffix, tmp_path):
     assert keras.losses.get(loaded.loss) is keras.losses.get(loss)
 
 
+def test_what_a_newer_keras_wrote_is_said_to_be(tmp_path):
+    """Where it cannot be read: arguments that Keras has got since."""
+    _saved(tmp_path / "old.keras")
+    for version, said in (("3.99.0", "It was written by Keras 3.99.0"), (keras.__version__, "'sparkle'")):
+        with zipfile.ZipFile(tmp_path / "old.keras") as old, zipfile.ZipFile(tmp_path / "m.keras", "w") as new:
+            content = {name: old.read(name) for name in old.namelist()}
+            config, metadata = json.loads(content["config.json"]), json.loads(content["metadata.json"])
+            config["config"]["layers"][1]["config"]["sparkle"] = 1
+            content["config.json"] = json.dumps(config)
+            content["metadata.json"] = json.dumps({**metadata, "keras_version": version})
+            for name, each in content.items():
+                new.writestr(name, each)
+        with pytest.raises(ModelFileError) as caught:
+            load(tmp_path / "m.keras")
+        assert said in str(caught.value)
+        assert ("It was written by" in str(caught.value)) is (version == "3.99.0")
+
+
+def _written_by():
+    with zipfile.ZipFile(WRITTEN / "net.keras") as archive:
+        return json.loads(archive.read("metadata.json"))["keras_version"]
+
+
+@pytest.mark.skipif(Version(keras.__version__) < Version(_written_by()), reason="a newer Keras wrote them")
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_files_that_earlier_versions_wrote(suffix):
     """With every argument of the layer, and a schedule scaled, by version 0.1.0 before its modules moved."""
