@@ -26,7 +26,7 @@ NO_PYTHON := kerasbn needs Python 3.11, 3.12 or 3.13 with its venv module, as Ke
 	none found among: $(PYTHON). Choose one with: make PYTHON=/path/to/python3.12
 
 .DELETE_ON_ERROR:
-.PHONY: help demo docs test lint types unit web unit-jax test-slow test-browser test-corpus test-lowest test-versions test-package test-jax test-torch mutants bench reproduce reproduce-paper clean
+.PHONY: help demo docs test lint types unit web unit-jax test-slow test-browser test-corpus test-lowest test-versions test-package test-jax test-torch coverage mutants bench reproduce reproduce-paper clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -84,6 +84,12 @@ test-jax: $(INSTALLED) ## The tests under JAX, but for those that need TensorFlo
 test-torch: $(INSTALLED) ## The tests under torch, but for those that need TensorFlow (its wheel brings 5 GB)
 	@$(BIN)/nox -s torch
 
+coverage: $(INSTALLED) ## Which lines and branches the tests run, those in processes of their own too
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -n 2
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
 mutants: $(INSTALLED) ## Change the code in places, one at a time, and see what the tests do not notice
 	@$(BIN)/python tools/mutants.py $(PART) --sample $(SAMPLE)
 
@@ -97,7 +103,7 @@ reproduce-paper: $(INSTALLED) ## The same at the size of the papers: hours; what
 	@$(BIN)/python tools/reproduce.py paper
 
 clean: ## Remove what was made, but for .venv
-	rm -rf build dist demo-output docs/_build .nox .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist demo-output docs/_build .nox .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 # pip is the last that venv makes: where it is missing, making the environment was cut short.

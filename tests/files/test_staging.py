@@ -1,11 +1,15 @@
 """A target is the old one or the new one, never half."""
 
+import contextlib
+import ctypes
+import errno
 import fcntl
 import json
 import os
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
 
 import pytest
@@ -132,6 +136,37 @@ def test_the_disk_holds_it_on_each_system(platform, opened, flushed, tmp_path, m
     monkeypatch.setattr(fcntl, "fcntl", lambda descriptor, command: calls.append("F_FULLFSYNC"))
     moving._settle(tmp_path)
     assert (flags, calls) == (opened, flushed)
+
+
+def _windows(name, **options):
+    raise TypeError("a path is needed")
+
+
+@pytest.mark.parametrize("library", [_windows, lambda name, **options: object()], ids=["Windows", "macOS"])
+def test_folders_change_places_on_linux_alone(library, monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", library)
+    assert not moving._exchange(Path("one"), Path("other"))
+
+
+@pytest.mark.parametrize(("number", "is_raised"), [(errno.ENOSYS, False), (errno.EINVAL, False), (errno.EPERM, True)])
+def test_folders_change_places_on_most_file_systems(number, is_raised, monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda name, **options: types.SimpleNamespace(renameat2=lambda *given: -1))
+    monkeypatch.setattr(ctypes, "get_errno", lambda: number)
+    with pytest.raises(OSError, match="permitted") if is_raised else contextlib.nullcontext():
+        assert not moving._exchange(Path("one"), Path("other"))
+
+
+@pytest.mark.parametrize(("kind", "is_raised"), [("file", True), ("folder", False)])
+def test_a_disk_that_does_not_sync(kind, is_raised, tmp_path, monkeypatch):
+    """Not every file system syncs folders; a file that is not on the disk is an error."""
+    _write(tmp_path / kind, kind, "new")
+
+    def refused(descriptor):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", refused)
+    with pytest.raises(OSError, match="Invalid") if is_raised else contextlib.nullcontext():
+        moving._sync(tmp_path / kind)
 
 
 def test_nothing_written_is_an_error(tmp_path):
