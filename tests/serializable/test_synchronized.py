@@ -5,11 +5,13 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from packaging.version import Version
 
 from kerasbn.layers import BatchNormalization
 from tests.serializable import reference
@@ -110,8 +112,14 @@ def test_not_synchronized(results):
 
 
 def test_few_collectives(results):
-    """One forward, for both moments, and one backward; under JAX one for each moment, and maybe one for the weights."""
-    assert results["widest"]["all_reduces"] in ((3, 4) if BACKEND == "jax" else (2,))
+    """One forward, for both moments, and one backward.
+
+    Under JAX one for each moment, and maybe one for the weights; old versions have another.
+    """
+    allowed = (2,)
+    if BACKEND == "jax":
+        allowed = (3, 4) if Version(version("jax")) >= Version("0.8") else (3, 4, 5)
+    assert results["widest"]["all_reduces"] in allowed
 
 
 def _over(axes, synchronized):
