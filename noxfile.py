@@ -1,10 +1,11 @@
 """What is tried in environments of its own; `nox -l` lists it.
 
 The Pythons have to be on the path. What stands behind `--` goes to pytest: `nox -s lowest -- tests/graph`. A run leaves
-its results in its environment.
+its results in its environment, where `tools/tested_versions.py` finds them.
 """
 
 import shutil
+import tempfile
 from pathlib import Path
 
 import nox
@@ -13,6 +14,7 @@ nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "uv"
 nox.options.sessions = ["package", "types_outside"]
 
+ROOT = Path(__file__).parent
 PYTHONS = ("3.11", "3.12", "3.13")
 
 # What versions of Keras, TensorFlow and the formats touch first: a minute or two, where all take a quarter of an hour.
@@ -64,11 +66,11 @@ def package(session: nox.Session) -> None:
 def types_outside(session: nox.Session) -> None:
     """What mypy and pyright see of the wheel, where it is used."""
     session.install(*_wheel(session), "mypy", "pyright[nodejs]")
-    folder = Path(session.create_tmp())
-    shutil.copy("tests/use_of_public_names.py", folder)
-    with session.chdir(folder):
-        session.run("mypy", "--strict", "use_of_public_names.py")
-        session.run("pyright", "--warnings", "use_of_public_names.py")
+    # Elsewhere: pyright passes over folders whose names begin with a dot, such as nox's.
+    with tempfile.TemporaryDirectory() as folder, session.chdir(folder):
+        program = shutil.copy(ROOT / "tests" / "use_of_public_names.py", folder)
+        session.run("mypy", "--strict", program)
+        session.run("pyright", "--warnings", "--pythonpath", f"{session.bin}/python", program)
 
 
 def _requirement(package: str, version: str) -> str:
