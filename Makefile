@@ -73,7 +73,7 @@ test-lowest: $(INSTALLED) ## The tests on the oldest packages that pyproject.tom
 	@$(BIN)/nox -s lowest
 
 test-versions: $(INSTALLED) ## Part of the tests on each version of Python, Keras and TensorFlow, as far as they are there
-	@$(BIN)/nox -s versions --no-error-on-missing-interpreters
+	@$(BIN)/nox -s versions --no-error-on-missing-interpreters; status=$$?; $(BIN)/python tools/tested_versions.py; exit $$status
 
 test-package: $(INSTALLED) ## The wheel in environments with nothing else, and its types seen from outside
 	@$(BIN)/nox -s package types_outside --no-error-on-missing-interpreters
