@@ -42,9 +42,10 @@ def run(command, *arguments, path=PATH, **options):
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """The sdist, and the wheel made from it."""
-    folder = tmp_path_factory.mktemp("dist")
-    run("uv", "build", "--out-dir", folder, ROOT)
+    """The sdist, and the wheel made from it; of a copy, as setuptools writes beside what it reads."""
+    source, folder = tmp_path_factory.mktemp("source") / "kerasbn", tmp_path_factory.mktemp("dist")
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "build", "docs", "node_modules", "*.egg-info"))
+    run("python", "-m", "build", "--no-isolation", "--outdir", folder, source)
     return folder
 
 
@@ -82,12 +83,12 @@ def test_the_version_is_the_same_everywhere(page, line):
 def installed(built, tmp_path_factory):
     """An environment that has the wheel, and sees what is installed here for all else; its folder of programs."""
     folder = tmp_path_factory.mktemp("installed")
-    run("uv", "venv", "--python", sys.executable, folder)
+    run("python", "-m", "venv", "--without-pip", folder)
     place = {"base": str(folder), "platbase": str(folder)}
     packages = pathlib.Path(sysconfig.get_path("purelib", "venv", vars=place))
     (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
     programs = pathlib.Path(sysconfig.get_path("scripts", "venv", vars=place))
-    run("uv", "pip", "install", "--no-deps", "--python", folder, *built.glob("*.whl"))
+    run("python", "-m", "pip", "--python", folder, "install", "--quiet", "--no-deps", *built.glob("*.whl"))
     return programs
 
 
