@@ -1,8 +1,11 @@
-"""Where BN goes relative to each activation, measured on one convolution net.
+"""For 20 of 23 activations the other place is not better than that of `auto`; squareplus, hard_shrink and exponential
+are better with BN behind them.
 
 Three convolutions on signals like those of MNIST-1D, SGD, for each activation that Keras names and kerasbn places:
 no BN, BN before the activation, BN behind it, each at the best of its rates. The last column has which of the two is
-better, where a Welch test at 5 % says so, beside what `position="auto"` does.
+better, where a Welch test at 5 % says so, beside what `position="auto"` does. One net is no reason to place these three
+otherwise by default: `rules` or `position="after"` do it. SELU, whose nets `auto` leaves alone, has Keras's default
+initializer here and not its own, and gains by BN.
 """
 
 from __future__ import annotations
