@@ -29,6 +29,15 @@ def test_a_quick_run_writes_a_table_and_a_plot(tmp_path):
     assert "<svg" in (tmp_path / "circles.svg").read_text()
 
 
+def test_what_has_names_is_drawn_by_name(tmp_path):
+    report, plot = (importlib.import_module(f"reproduction.{name}") for name in ("report", "plot"))
+    line = report.Line("with", [0, 1], [0.8, 0.9], [0.7, 0.8], [0.9, 1.0])
+    plot.draw(
+        [report.Panel("By activation", "activation", "accuracy", [line], names=["tanh", "relu"])], tmp_path / "a.svg"
+    )
+    assert all(f"<!-- {text} -->" in (tmp_path / "a.svg").read_text() for text in ("tanh", "relu", "with", "accuracy"))
+
+
 def test_a_quick_run_does_not_replace_the_figures_in_docs():
     run = _reproduce("circles", "--quick")
     assert run.exit_code == 2

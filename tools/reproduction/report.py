@@ -31,13 +31,23 @@ def banded(name: str, x: Sequence[float], estimates: Sequence[Estimate]) -> Line
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-    """One pair of axes of a plot, `log` naming those with a logarithmic scale."""
+    """One pair of axes of a plot.
+
+    Attributes:
+        title: What stands above it.
+        x: What the numbers on the x-axis are.
+        y: What those on the y-axis are.
+        lines: What is drawn.
+        log: The axes with a logarithmic scale.
+        names: What 0, 1, ... on the x-axis stand for, where they are no numbers.
+    """
 
     title: str
     x: str
     y: str
     lines: Sequence[Line]
     log: str = ""
+    names: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,7 +51,7 @@ def run(budget: Budget) -> Report:
     )
     numbers = range(len(found))
     lines = [banded(name, numbers, [each[index] for each in found]) for index, name in enumerate(("before", "after"))]
-    panel = Panel("By activation, in the order of the table", "activation", "test accuracy", lines)
+    panel = Panel("By activation", "activation", "test accuracy", lines, names=names)
     return Report([table], [panel])
 
 

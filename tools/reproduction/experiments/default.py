@@ -26,7 +26,7 @@ from reproduction.comparison import Budget, Candidate, Task, compare
 from reproduction.data import Dataset
 from reproduction.intervals import mean, verdict
 from reproduction.networks import dense, from_seed, rewritten
-from reproduction.report import Line, Panel, Report, percent
+from reproduction.report import Panel, Report, banded, percent
 from reproduction.training import Score, accuracy
 
 RATES: Mapping[str, tuple[float, ...]] = {
@@ -37,7 +37,7 @@ RATES: Mapping[str, tuple[float, ...]] = {
 
 def run(budget: Budget) -> Report:
     """Try it."""
-    rows, lines = [], {name: ([], []) for name in ("as it is", "rewritten")}
+    rows, found = [], []
     for kind, (build, load, loss, score) in list(_kinds().items())[: 1 if budget.quick else None]:
         task = Task(load(), budget.steps(400), every=budget.steps(100), measure=score)
         for optimizer, rates in RATES.items():
@@ -48,9 +48,7 @@ def run(budget: Budget) -> Report:
             shown = (f"{mean(result.last).text(percent)} ({result.rate:g})" for result in results)
             rows.append((kind, optimizer, *shown, verdict(*scores)))
             click.echo(" | ".join(rows[-1]), err=True)
-            for name, each in zip(lines, scores, strict=True):
-                lines[name][0].append(len(rows))
-                lines[name][1].append(float(np.mean(each)))
+            found.append([mean(each) for each in scores])
     counted = Counter(row[-1] for row in rows)
     table = Table(
         "In the end",
@@ -61,7 +59,12 @@ def run(budget: Budget) -> Report:
         f"{', '.join(f'{rate:g}' for rate in RATES['Adam'])} with Adam. Better: {counted['better']}, the same: "
         f"{counted['the same']}, worse: {counted['worse']}.",
     )
-    panel = Panel("By row of the table", "row", "test score", [Line(name, *each) for name, each in lines.items()])
+    numbers = range(len(rows))
+    lines = [
+        banded(name, numbers, [each[index] for each in found]) for index, name in enumerate(("as it is", "rewritten"))
+    ]
+    names = [f"{kind}, {optimizer}" for kind, optimizer, *_ in rows]
+    panel = Panel("By network and optimizer", "network", "test score", lines, names=names)
     return Report([table], [panel])
 
 

@@ -80,7 +80,7 @@ def run(budget: Budget) -> Report:
             )
         )
         lines.append(banded(title, range(len(found)), [mean(scores) for _, scores in found.values()]))
-    return Report(tables, [Panel("By row of the tables", "row", "R squared", lines)])
+    return Report(tables, [Panel("By network", "network", "R squared", lines, names=list(found))])
 
 
 def _scores(course: _Course, function: Dataset, budget: Budget, name: str) -> tuple[float, list[float]]:
