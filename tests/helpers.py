@@ -1,7 +1,10 @@
 """What the tests share: models with weights worth testing, and one comparison for rewritten models."""
 
+import itertools
+
 import keras
 import numpy as np
+import pytest
 
 
 def randomize(model, seed=0):
@@ -48,6 +51,15 @@ def assert_same_function(expected, got, inputs=None, tolerance=1e-5, amplificati
         assert one.shape == other.shape
         allowed = max(tolerance * np.max(np.abs(one), initial=1e-30), amplification)
         np.testing.assert_array_less(np.max(np.abs(one - other), initial=0.0), allowed * (1 + 1e-12) + 1e-30)
+
+
+def in_turn(first, *others):
+    """All combinations of values, each of the first with one of the others in turn; the rest with the slow tests."""
+    combined = list(itertools.product(*others))
+    for number, value in enumerate(first):
+        for place, values in enumerate(combined):
+            marks = () if place == number % len(combined) else pytest.mark.slow
+            yield pytest.param(value, *values, marks=marks)
 
 
 def snapshot(model):

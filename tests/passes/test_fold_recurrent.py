@@ -10,7 +10,7 @@ from keras import layers as L
 import kerasbn
 from kerasbn import Reason
 from kerasbn.layers import BatchNormalizedRNN
-from tests.helpers import assert_same_function, randomize, snapshot
+from tests.helpers import assert_same_function, in_turn, randomize, snapshot
 
 KINDS = {
     "LSTM": functools.partial(L.LSTM, 4),
@@ -55,8 +55,10 @@ def test_folded(kind, flags):
     assert type(result.get_layer("rnn")) is type(stock)
 
 
-@by_kind
-@pytest.mark.parametrize("norm", [None, L.BatchNormalization(scale=False), kerasbn.layers.BatchNormalization()])
+NORMS = [None, L.BatchNormalization(scale=False), kerasbn.layers.BatchNormalization()]
+
+
+@pytest.mark.parametrize(("kind", "norm"), in_turn(KINDS, NORMS))
 def test_trained_saved_and_folded(kind, norm, tmp_path):
     layer = BatchNormalizedRNN(KINDS[kind](return_sequences=True), norm)
     source = model_of(L.Bidirectional(layer, name="both"))

@@ -10,7 +10,7 @@ from keras import layers as L
 import kerasbn
 from kerasbn import Reason
 from kerasbn.layers import BatchNormalizedRNN
-from tests.helpers import assert_same_function, names, randomize, snapshot
+from tests.helpers import assert_same_function, in_turn, names, randomize, snapshot
 
 KINDS = {
     "LSTM": functools.partial(L.LSTM, 4, activation="softsign"),
@@ -72,9 +72,10 @@ def test_computes_the_same_and_folds_back(kind, flags, wrapped):
     assert_same_function(source, back, X, tolerance=1e-5)
 
 
-@by_kind
-@pytest.mark.parametrize("preserve", [True, False])
-@pytest.mark.parametrize("norm", [None, L.BatchNormalization(momentum=0.7, epsilon=1e-4)])
+NORMS = [None, L.BatchNormalization(momentum=0.7, epsilon=1e-4)]
+
+
+@pytest.mark.parametrize(("kind", "preserve", "norm"), in_turn(KINDS, [True, False], NORMS))
 def test_trains_and_folds(kind, preserve, norm):
     source = model_of(L.Bidirectional(KINDS[kind](return_sequences=True), name="rnn"))
     result = kerasbn.rewrite(source, recurrent="sequence_wise", norm=norm, preserve=preserve)
