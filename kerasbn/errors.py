@@ -77,6 +77,13 @@ def listed(names: Iterable[str], most: int = 8) -> str:
     return ", ".join(every) if rest <= 1 else f"{', '.join(every[:most])} and {rest} more"
 
 
+def by_path(glob: str, example: str) -> str:
+    """How layers are matched, for a glob that matches none."""
+    path, is_call_site, _ = glob.partition("#")
+    told = f"Layers are matched by their path, such as {example!r}."
+    return f"{told} {glob!r} is a call site: the path of its layer is {path!r}." if is_call_site else told
+
+
 def line_of(error: BaseException) -> str:
     """The line of the user's code at which an error arose."""
     frames = traceback.extract_tb(error.__traceback__)

@@ -594,6 +594,7 @@ OPTIONS = {
     "rules as text": ({"rules": "a"}, "rules must be pairs"),
     "rule's position": ({"rules": [("a", "behind")]}, "Rule 'a' has the position 'behind'"),
     "rule without a match": ({"rules": [("z*", "after")]}, "Rule 'z\\*' matches no layer"),
+    "rule for a call site": ({"rules": [("fc1#0", "after")]}, "call site: the path of its layer is 'fc1'"),
     "norm": ({"norm": keras.layers.BatchNormalization}, "must be a layer instance"),
     "norm that is none": ({"norm": keras.layers.Dropout(0.5)}, "a Dropout, which normalizes nothing"),
     "dropout": ({"dropout": "some"}, "dropout is 'some'"),

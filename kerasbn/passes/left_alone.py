@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from kerasbn.catalog.roles import NORMALIZING, role_of
-from kerasbn.errors import OptionError
+from kerasbn.errors import OptionError, by_path
 from kerasbn.facts.facts import Facts
 from kerasbn.graph.model import CallSite, matches
 from kerasbn.options import OF_EXISTING, Options, RulePosition
@@ -63,8 +63,8 @@ def check_rules(facts: Facts, options: Options) -> None:
     for glob, position in options["rules"]:
         if not any(matches(path, glob) for path in paths):
             raise OptionError(
-                f"Rule {glob!r} matches no layer of model {facts.graph.name!r}. Layers are matched by their path, such "
-                f"as {paths[0] if paths else 'conv1'!r}; str(kerasbn.plan(model)) lists them."
+                f"Rule {glob!r} matches no layer of model {facts.graph.name!r}. "
+                f"{by_path(glob, paths[0] if paths else 'conv1')} str(kerasbn.plan(model)) lists them."
             )
         if position in OF_EXISTING and not any(matches(path, glob) for path in norms):
             raise OptionError(

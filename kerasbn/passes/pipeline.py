@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from kerasbn.errors import OptionError
+from kerasbn.errors import OptionError, by_path
 from kerasbn.facts.facts import Facts
 from kerasbn.graph.model import matches
 from kerasbn.options import KINDS_OF_WEIGHTS, Options
@@ -88,6 +88,6 @@ def _check_globs(facts: Facts, options: Options, draft: Draft) -> None:
         if not any(matches(path, glob) for path in paths):
             kinds = f" Kinds are {' and '.join(map(repr, KINDS_OF_WEIGHTS))}." if option == "decay_exclude" else ""
             raise OptionError(
-                f"Option {option} holds {glob!r}, which matches no layer of model {facts.graph.name!r}. Layers are "
-                f"matched by their path, such as {paths[0] if paths else 'conv1'!r}.{kinds}"
+                f"Option {option} holds {glob!r}, which matches no layer of model {facts.graph.name!r}. "
+                f"{by_path(glob, paths[0] if paths else 'conv1')}{kinds}"
             )

@@ -17,7 +17,7 @@ from kerasbn import _keras
 from kerasbn.arrays import Array, array_of
 from kerasbn.catalog.norms import Norm, norms_at
 from kerasbn.catalog.roles import Role, role_of
-from kerasbn.errors import OptionError
+from kerasbn.errors import OptionError, by_path
 from kerasbn.graph.model import CallSite, Graph, matches
 from kerasbn.graph.read import read_to_run
 from kerasbn.graph.run import Runner, call_at_inference
@@ -150,8 +150,8 @@ def _chosen(graph: Graph, layers: str | Iterable[str] | None) -> list[CallSite |
     for glob in globs:
         if not any(matches(each.path, glob) for each in found):
             raise OptionError(
-                f"Option layers holds {glob!r}, which matches no layer of model {graph.name!r}. Layers are matched by "
-                f"their path, such as {found[0].path if found else 'conv1'!r}."
+                f"Option layers holds {glob!r}, which matches no layer of model {graph.name!r}. "
+                f"{by_path(glob, found[0].path if found else 'conv1')}"
             )
     return [each for each in found if any(matches(each.path, glob) for glob in globs)]
 
