@@ -44,7 +44,7 @@ from kerasbn.graph.build import build
 from kerasbn.graph.edit import Remove, apply
 from kerasbn.graph.model import type_of
 from kerasbn.graph.read import read
-from layer_calls import Call, Make, gpus, modes, of_backend
+from layer_calls import Call, Make, modes, of_backend
 from reporting import Table, machine, spread
 
 REPORTS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
@@ -259,10 +259,6 @@ def default_jit() -> bool:
 BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "torch"}
 
 
-def devices() -> str:
-    return f"- GPU: {', '.join(gpus())}" if gpus() else "- No GPU: all figures are of the CPU."
-
-
 def document(described: str, tables: Sequence[Table]) -> str:
     backend = keras.backend.backend()
     intro = (
@@ -270,7 +266,7 @@ def document(described: str, tables: Sequence[Table]) -> str:
         "shared, so the ratios say more than the milliseconds. Load average at the end: "
         f"{os.getloadavg()[0]:.2f}."
     )
-    head = f"# The speed of the layer under {BACKENDS[backend]}\n\n{intro}\n\n{described}\n{devices()}\n"
+    head = f"# The speed of the layer under {BACKENDS[backend]}\n\n{intro}\n\n{described}\n"
     return "\n".join((head, *(table.markdown() for table in tables)))
 
 

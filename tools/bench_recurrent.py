@@ -28,7 +28,7 @@ import tensorflow as tf
 from rich.console import Console
 
 import kerasbn
-from bench_layer import Call, Times, compared, devices, interleaved
+from bench_layer import Call, Times, compared, interleaved
 from kerasbn.layers import BatchNormalizedRNN
 from reporting import Table, machine, spread
 
@@ -119,7 +119,7 @@ def document(described: str, tables: Sequence[Table]) -> str:
     )
     return "\n".join(
         (
-            f"# The speed of normalized recurrent layers\n\n{intro}\n\n{described}\n{devices()}\n\n{floor}\n",
+            f"# The speed of normalized recurrent layers\n\n{intro}\n\n{described}\n\n{floor}\n",
             *(each.markdown() for each in tables),
         )
     )

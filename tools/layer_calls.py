@@ -25,22 +25,6 @@ def modes() -> Sequence[bool]:
     return {"tensorflow": (False, True), "jax": (True,), "torch": (False,)}[keras.backend.backend()]
 
 
-def gpus() -> Sequence[str]:
-    """The names of the GPUs that the backend sees."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        details = [tf.config.experimental.get_device_details(each) for each in tf.config.list_physical_devices("GPU")]
-        return [str(each.get("device_name", "unnamed")) for each in details]
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return [each.device_kind for each in jax.devices() if each.platform == "gpu"]
-    import torch
-
-    return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-
-
 def _signature(x: Any) -> Any:
     """Tensors like x, of any number of examples, as `fit` traces its step."""
     import tensorflow as tf

@@ -53,12 +53,20 @@ def cpu_model() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown CPU")
 
 
-def accelerators() -> list[str]:
-    """What TensorFlow could run on besides, by name."""
+def accelerators(backend: str) -> list[str]:
+    """The GPUs that a backend sees, by name."""
+    if backend == "jax":
+        import jax
+
+        return [each.device_kind for each in jax.devices() if each.platform == "gpu"]
+    if backend == "torch":
+        import torch
+
+        return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     import tensorflow as tf
 
-    found = [tf.config.experimental.get_device_details(each) for each in tf.config.list_physical_devices("GPU")]
-    return [str(details.get("device_name", "an unknown GPU")) for details in found]
+    details = [tf.config.experimental.get_device_details(each) for each in tf.config.list_physical_devices("GPU")]
+    return [str(each.get("device_name", "an unknown GPU")) for each in details]
 
 
 def commit() -> str:
@@ -73,7 +81,7 @@ def machine(backend: str = "tensorflow") -> str:
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     packages = ", ".join(f"{name} {version(name)}" for name in ("keras", backend, "numpy", "kerasbn"))
     lines = (
-        *accelerators(),
+        *(accelerators(backend) or ["No GPU: all figures are of the CPU"]),
         f"{os.cpu_count()} cores of {cpu_model()}, {pages / 2**30:.0f} GiB; {platform.system()} {platform.machine()}",
         f"Python {platform.python_version()}, {packages} ({commit()})",
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC; load average {os.getloadavg()[0]:.2f} at the start",

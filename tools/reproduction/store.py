@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,23 @@ class Store:
     Args:
         path: The file. Defaults to `None`: nothing is kept.
         version: The version of the code.
+
+    Attributes:
+        spent: The seconds that took what was in the file already.
     """
 
     def __init__(self, path: Path | None = None, version: str = "") -> None:
         self._path = path
         self._known: dict[str, Any] = {}
+        self.spent = 0.0
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = path.read_text().splitlines() if path.exists() else []
         if lines[:1] == [json.dumps(version)]:
-            self._known = dict(map(json.loads, filter(_is_whole, lines[1:])))
+            for name, value, seconds in map(json.loads, filter(_is_whole, lines[1:])):
+                self._known[name] = value
+                self.spent += seconds
         else:
             path.write_text(json.dumps(version))
 
@@ -41,9 +48,11 @@ class Store:
             return compute()
         name = json.dumps(key)
         if name not in self._known:
+            begin = time.perf_counter()
             self._known[name] = compute()
+            line = json.dumps([name, self._known[name], time.perf_counter() - begin])
             with self._path.open("a") as file:
-                file.write("\n" + json.dumps([name, self._known[name]]))  # on a line of its own, whatever was cut
+                file.write(f"\n{line}")  # on a line of its own, whatever was cut
         return self._known[name]
 
     def forget(self) -> None:

@@ -13,20 +13,21 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from reproduction.data import Array, Dataset
+from reproduction.engines import engine
 
 _AT_ONCE = 2000
 """How many examples are evaluated at a time."""
 
-Score = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+Score = Callable[[Any, Any], Any]
 """The score of each example, from the labels and the outputs: the greater the better."""
 
 
-def accuracy(labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+def accuracy(labels: Any, outputs: Any) -> Any:
     """1 where the greatest output is that of the class."""
-    return tf.cast(tf.argmax(outputs, axis=-1, output_type=labels.dtype) == labels, "float32")
+    return ops.cast(ops.equal(ops.argmax(outputs, axis=-1), labels), "float32")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,30 +83,26 @@ class Trainer:
         shift: int = 0,
     ) -> None:
         self.model = model
-        self._every, self._batch_size = every, batch_size
+        self._every, self._batch_size, self._shift = every, batch_size, shift
         self._count = len(data.train[0])
-        inputs, labels = map(tf.constant, data.train)
-        seen = tf.constant(np.concatenate([data.validation[0], data.test[0]]))
-        known = tf.constant(np.concatenate([data.validation[1], data.test[1]]))
+        inputs, labels = map(ops.convert_to_tensor, data.train)
+        seen, known = (
+            ops.convert_to_tensor(np.concatenate([one, other]))
+            for one, other in zip(data.validation, data.test, strict=True)
+        )
         self._boundary = len(data.validation[0])
         heads = len(model.outputs)
-        model.optimizer.build(model.trainable_variables)
 
-        step = tf.function(model.train_step, jit_compile=True) if xla else model.train_step
+        def examples(batch: Any) -> tuple[Any, Any]:
+            rows, classes = ops.take(inputs, batch[:, 0], axis=0), ops.take(labels, batch[:, 0], axis=0)
+            return moved(rows, batch[:, 1:], shift) if shift else rows, classes if heads == 1 else [classes] * heads
 
-        @tf.function
-        def train(batches: tf.Tensor) -> None:
-            for rows in batches:
-                examples, classes = tf.gather(inputs, rows), tf.gather(labels, rows)
-                step((_moved(examples, shift) if shift else examples, classes if heads == 1 else [classes] * heads))
+        def scores(rows: Any) -> Any:
+            outputs = model(ops.take(seen, rows, axis=0), training=False)
+            return score(ops.take(known, rows, axis=0), outputs if heads == 1 else outputs[0])
 
-        @tf.function(jit_compile=xla)
-        def evaluate(begin: tf.Tensor) -> tf.Tensor:
-            outputs = model(seen[begin : begin + _AT_ONCE], training=False)
-            return score(known[begin : begin + _AT_ONCE], outputs if heads == 1 else outputs[0])
-
-        self._train, self._evaluate = train, evaluate
-        self._parts = [tf.constant(begin) for begin in range(0, len(seen), _AT_ONCE)]
+        self._train, self._evaluate = engine(model, examples, scores, xla)
+        self._parts = np.split(np.arange(len(seen), dtype="int32"), range(_AT_ONCE, len(seen), _AT_ONCE))
 
     def run(
         self,
@@ -131,7 +128,7 @@ class Trainer:
         seen: list[tuple[float, float]] = []
         best = np.zeros(2)
         for _ in range(steps // self._every):
-            self._train(tf.constant(np.stack([next(batches) for _ in range(self._every)])))
+            self._train(np.stack([next(batches) for _ in range(self._every)]))
             seen.append(self.scores())
             watch()
             best = np.maximum(best, seen[-1])
@@ -141,7 +138,7 @@ class Trainer:
 
     def scores(self) -> tuple[float, float]:
         """The scores of the model as it is, on the validation part and the test part."""
-        scores = np.concatenate([self._evaluate(begin) for begin in self._parts])
+        scores = np.concatenate([self._evaluate(rows) for rows in self._parts])
         return float(np.mean(scores[: self._boundary])), float(np.mean(scores[self._boundary :]))
 
     def _reset(self, start: keras.Model, rate: float | None) -> None:
@@ -150,23 +147,25 @@ class Trainer:
         rates = self.model.optimizer.learning_rate
         for variable in self.model.optimizer.variables:
             if variable is not rates:
-                variable.assign(keras.ops.zeros_like(variable))
+                variable.assign(np.zeros(variable.shape))
         if rate is not None:
             self.model.optimizer.learning_rate = rate
 
     def _batches(self, seed: int) -> Iterator[Array]:
+        """For each example of a batch its number, and where it is moved to, down and to the right."""
         generator = np.random.default_rng(seed)
         while True:
             order = generator.permutation(self._count)
             for begin in range(0, self._count - self._batch_size + 1, self._batch_size):
-                yield order[begin : begin + self._batch_size]
+                moves = generator.integers(-self._shift, self._shift + 1, (self._batch_size, 2))
+                yield np.column_stack((order[begin : begin + self._batch_size], moves)).astype("int32")
 
 
-def _moved(images: tf.Tensor, most: int) -> tf.Tensor:
-    """Images, each moved by some pixels, with zeros coming in."""
-    height, width = images.shape[1:3]
-    padded = tf.pad(images, [[0, 0], [most, most], [most, most], [0, 0]])
-    for axis, size in ((1, height), (2, width)):
-        first = tf.random.uniform([tf.shape(images)[0], 1], maxval=2 * most + 1, dtype="int32")
-        padded = tf.gather(padded, first + tf.range(size), axis=axis, batch_dims=1)
-    return padded
+def moved(images: Any, moves: Any, most: int) -> Any:
+    """Images, each moved by some pixels down and to the right, by `most` at most, with zeros coming in."""
+    sizes = images.shape[1:3]
+    images = ops.pad(images, [[0, 0], [most, most], [most, most], [0, 0]])
+    for axis, size in enumerate(sizes, 1):
+        pixels = most - moves[:, axis - 1, None] + ops.arange(size, dtype=moves.dtype)
+        images = ops.take_along_axis(images, ops.expand_dims(pixels, [3 - axis, 3]), axis=axis)
+    return images

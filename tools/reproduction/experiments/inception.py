@@ -17,7 +17,7 @@ from typing import Any
 import click
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 import kerasbn
 from kerasbn.recipes import BN_X5, BN_X30
@@ -39,11 +39,16 @@ BASELINE: Mapping[str, Any] = {"position": "before", "dropout": "none"}
 
 @keras.saving.register_keras_serializable("reproduction")
 class LRN(keras.layers.Layer):
-    """Local response normalization, which Keras has no layer for."""
+    """Local response normalization, which Keras has no layer for: Krizhevsky et al. (2012, section 3.3).
+
+    Its radius, bias, alpha and beta are TensorFlow's defaults: 5, 1, 1 and 0.5.
+    """
 
     def call(self, inputs: Any) -> Any:
         """Normalize."""
-        return tf.nn.local_response_normalization(inputs)
+        squares = ops.pad(ops.square(inputs), [[0, 0]] * 3 + [[5, 5]])
+        around = sum(squares[..., begin : begin + inputs.shape[-1]] for begin in range(11))
+        return inputs / ops.sqrt(1 + around)
 
 
 @dataclasses.dataclass(frozen=True)
