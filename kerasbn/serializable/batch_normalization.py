@@ -281,13 +281,14 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if not keras.backend.is_float_dtype(x.dtype):
             x = ops.cast(x, self.compute_dtype)
         axis = self.axis % len(x.shape)
-        dtype = keras.backend.result_type(x.dtype, "float32")
-        mean, variance = ops.cast(self.moving_mean, dtype), ops.cast(self.moving_variance, dtype)
-        gamma = ops.ones_like(variance) if self.gamma is None else ops.cast(self.gamma, dtype)
-        beta = ops.zeros_like(mean) if self.beta is None else ops.cast(self.beta, dtype)
+        dtype = _kernels.dtype_of_statistics(x)
+        channels = (x.shape[axis],)
+        gamma = ops.ones(channels, dtype) if self.gamma is None else ops.cast(self.gamma, dtype)
+        beta = ops.zeros(channels, dtype) if self.beta is None else ops.cast(self.beta, dtype)
         if training and self.trainable and not self.frozen_statistics:
             outputs = self._normalize_batch(x, gamma, beta, mask, axis)
         else:
+            mean, variance = ops.cast(self.moving_mean, dtype), ops.cast(self.moving_variance, dtype)
             outputs = _kernels.infer(x, mean, variance, gamma, beta, epsilon=self.epsilon, axis=axis)
         return ops.cast(outputs, self.compute_dtype)
 
@@ -304,10 +305,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def _normalize_batch(self, x: Any, gamma: Any, beta: Any, mask: Any, axis: int) -> Any:
         """Normalize a batch with its own statistics, and let the moving ones have them."""
-        unit = (ops.ones_like(gamma), ops.zeros_like(beta))
         results = _kernels.normalize(
             x,
-            *(unit if self.renorm else (gamma, beta)),
+            *((ops.ones_like(gamma), ops.zeros_like(beta)) if self.renorm else (gamma, beta)),
             epsilon=self.epsilon,
             axis=axis,
             mask=mask,
@@ -348,7 +348,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         _, mean, variance, count = results
         if mean.shape[0] == 1:
             variance, enough = self._estimated(variance, count)
-            return ops.reshape(mean, (-1,)), ops.reshape(variance, (-1,)), ops.reshape(enough, (-1,))
+            return mean[0], variance[0], enough if isinstance(enough, bool) else ops.reshape(enough, (-1,))
         mean, variance, total = self._average_of_ghosts(results)
         return mean, variance, total > 0
 
@@ -400,8 +400,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def _update(self, mean: Any, variance: Any, enough: Any) -> None:
         """Take the statistics of a batch into the moving ones, unless they are not finite."""
-        finite = ops.all(ops.isfinite(mean + variance))
-        seen = ops.logical_and(enough, finite)
+        finite = _kernels.all_finite(mean, variance)
+        seen = finite if enough is True else ops.logical_and(enough, finite)
         rate = self._rate(seen)
         self._move(self.moving_mean, mean, rate, seen)
         if not self.renorm:
@@ -428,9 +428,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return (1.0 - self.momentum) / -ops.expm1(batches * math.log(self.momentum))
 
     def _move(self, variable: keras.Variable, value: Any, rate: Any, seen: Any) -> None:
-        old = ops.cast(variable, value.dtype)
-        rate = ops.cast(rate, value.dtype)
-        variable.assign(ops.where(seen, old * (1.0 - rate) + value * rate, old))
+        variable.assign(_kernels.moved(variable, value, rate, seen))
 
 
 def _is_count(value: Any) -> bool:

@@ -1,8 +1,8 @@
 """Batch normalization of one batch, as fast as the backend allows.
 
-`plain` states the algebra and runs on every backend; `tensorflow` and `torch` put the kernels of theirs in its place
-where these apply, `jax` its gradient in the place of a derived one; `arrangement` brings inputs of any rank, masks and
-ghost batches into the one form that `plain` works on.
+`plain` states the algebra and runs on every backend; `tensorflow` and `torch` put the kernels and operations of theirs
+in its place where these apply, `jax` its gradient in the place of a derived one; `arrangement` brings inputs of any
+rank, masks and ghost batches into the one form that `plain` works on.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from kerasbn.serializable._kernels.plain import Normalized as Normalized
+from kerasbn.serializable._kernels.plain import dtype_of_statistics as dtype_of_statistics
 
 
 def normalize(
@@ -63,6 +64,32 @@ def infer(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, *, epsilon: f
 
         if tensorflow.can_infer(x, axis):
             return tensorflow.infer(x, mean, variance, gamma, beta, epsilon)
+    return _light().infer(x, mean, variance, gamma, beta, epsilon, axis)
+
+
+def all_finite(mean: Any, variance: Any) -> Any:
+    """Whether statistics are finite throughout."""
+    return _light().all_finite(mean, variance)
+
+
+def moved(moving: keras.Variable, batch: Any, rate: Any, seen: Any) -> Any:
+    """What a moving statistic becomes.
+
+    Args:
+        moving: It.
+        batch: That of the batch.
+        rate: The share at which it comes in: a number, or one for each channel.
+        seen: Whether it does: a boolean, or one for each channel.
+    """
+    return _light().moved(moving, batch, rate, seen)
+
+
+def _light() -> Any:
+    """Where the small operations are: torch runs them one by one, and each takes longer to get to by way of Keras."""
+    if keras.backend.backend() == "torch":
+        from kerasbn.serializable._kernels import torch
+
+        return torch
     from kerasbn.serializable._kernels import plain
 
-    return plain.infer(x, mean, variance, gamma, beta, epsilon, axis)
+    return plain

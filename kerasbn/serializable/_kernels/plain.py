@@ -39,7 +39,7 @@ class Normalized(NamedTuple):
         outputs: Of the shape and dtype of what was normalized.
         mean: Of shape `(groups, channels)`, in the dtype of the statistics.
         variance: Likewise, the biased one.
-        count: The number of values behind them, m: a scalar, or of shape `(groups, 1 or channels)`.
+        count: The number of values behind them, m: a number, a scalar, or of shape `(groups, 1 or channels)`.
     """
 
     outputs: Any
@@ -161,7 +161,7 @@ def replicated(all_reduce: Callable[[Any], Any]) -> Engine:
 
 def dtype_of_statistics(x: Any) -> str:
     """The dtype in which sums over x are taken."""
-    return str(keras.backend.result_type(x.dtype, "float32"))
+    return "float64" if keras.backend.standardize_dtype(x.dtype) == "float64" else "float32"
 
 
 def normalize(
@@ -230,6 +230,17 @@ def infer(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, epsilon: floa
     values = ops.cast(x, dtype_of_statistics(x))
     outputs = ops.batch_normalization(values, mean, variance, axis, beta, gamma, epsilon)
     return ops.cast(outputs, x.dtype)
+
+
+def all_finite(mean: Any, variance: Any) -> Any:
+    """Whether statistics are finite throughout."""
+    return ops.all(ops.isfinite(mean + variance))
+
+
+def moved(moving: Any, batch: Any, rate: Any, seen: Any) -> Any:
+    """What a moving statistic becomes."""
+    moving, rate = ops.cast(moving, batch.dtype), ops.cast(rate, batch.dtype)
+    return ops.where(seen, moving * (1.0 - rate) + batch * rate, moving)
 
 
 def _centred(batch: Arranged, mean: Any) -> Any:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from kerasbn.serializable._kernels import plain
-from kerasbn.serializable._kernels.arrangement import arrange
 from kerasbn.serializable._kernels.plain import Normalized
 
 
@@ -38,7 +37,8 @@ def normalize(
 def _native(x: Any, gamma: Any, beta: Any, epsilon: float, axis: int) -> Normalized:
     """Torch's kernel, on matrices where the channels are last: it takes these faster than images in any layout.
 
-    The moving statistics that it would update are ours to read the moments of the batch from.
+    The moving statistics that it would update are ours to read the moments of the batch from. The count is a number,
+    which costs no operation.
     """
     shape = tuple(x.shape)
     before, channels, after = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
@@ -48,9 +48,27 @@ def _native(x: Any, gamma: Any, beta: Any, epsilon: float, axis: int) -> Normali
     outputs = torch.nn.functional.batch_norm(
         values, mean, variance, gamma, beta, training=True, momentum=1.0, eps=epsilon
     ).to(x.dtype)
-    count = plain.count_of(arrange(x, axis))
+    count = before * after
     biased = variance * ((count - 1) / count)
     return Normalized(outputs.reshape(shape), mean.reshape(1, -1), biased.reshape(1, -1), count)
+
+
+def infer(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, epsilon: float, axis: int) -> Any:
+    """Normalize with the statistics given."""
+    form = (-1, *(1 for _ in x.shape[axis + 1 :]))
+    mean, scale, beta = (each.reshape(form) for each in (mean, (variance + epsilon).rsqrt() * gamma, beta))
+    return torch.addcmul(beta, x.to(gamma.dtype) - mean, scale).to(x.dtype)
+
+
+def all_finite(mean: Any, variance: Any) -> Any:
+    """Whether statistics are finite throughout."""
+    return torch.isfinite(mean + variance).all()
+
+
+def moved(moving: Any, batch: Any, rate: Any, seen: Any) -> Any:
+    """What a moving statistic becomes."""
+    moving = moving.value.to(batch.dtype)
+    return torch.where(seen, moving * (1.0 - rate) + batch * rate, moving)
 
 
 def _engine() -> plain.Engine:
