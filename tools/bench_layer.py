@@ -45,7 +45,7 @@ from kerasbn.graph.edit import Remove, apply
 from kerasbn.graph.model import type_of
 from kerasbn.graph.read import read
 from layer_calls import Call, Make, modes, of_backend
-from reporting import Table, machine, spread
+from reporting import Table, accelerators, machine, spread
 
 REPORTS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
 NONE, PEER, OURS = "none", "Keras", "kerasbn"
@@ -266,7 +266,8 @@ def document(described: str, tables: Sequence[Table]) -> str:
         "shared, so the ratios say more than the milliseconds. Load average at the end: "
         f"{os.getloadavg()[0]:.2f}."
     )
-    head = f"# The speed of the layer under {BACKENDS[backend]}\n\n{intro}\n\n{described}\n"
+    title = f"The speed of the layer under {BACKENDS[backend]}{', on a GPU' if accelerators(backend) else ''}"
+    head = f"# {title}\n\n{intro}\n\n{described}\n"
     return "\n".join((head, *(table.markdown() for table in tables)))
 
 
@@ -281,7 +282,8 @@ def main(
     rounds: int, skip_layers: bool, skip_steps: bool, skip_xla_steps: bool, backend: str, output: Path | None
 ) -> None:
     """Measure kerasbn's batch normalization layer beside Keras's and beside none."""
-    output = output or REPORTS / f"layer{'' if backend == 'tensorflow' else f'_{backend}'}.md"
+    kind = ("" if backend == "tensorflow" else f"_{backend}") + ("_gpu" if accelerators(backend) else "")
+    output = output or REPORTS / f"layer{kind}.md"
     console = Console() if sys.stdout.isatty() else Console(width=160)
     described = machine(backend)
     tables: list[Table] = []

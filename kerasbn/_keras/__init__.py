@@ -1,0 +1,93 @@
+"""Keras's private attributes, touched here and nowhere else.
+
+Written against Keras 3.14 and 3.15. Each function says what it relies on.
+"""
+
+from __future__ import annotations
+
+from keras.src.backend import rnn as rnn
+from keras.src.models.functional import Functional as Functional
+
+from kerasbn._keras.calls import Call as Call
+from kerasbn._keras.calls import call_order as call_order
+from kerasbn._keras.calls import calls_between as calls_between
+from kerasbn._keras.calls import detached as detached
+from kerasbn._keras.calls import forgotten_calls as forgotten_calls
+from kerasbn._keras.calls import input_layer_of as input_layer_of
+from kerasbn._keras.calls import knows_training as knows_training
+from kerasbn._keras.calls import mask_of as mask_of
+from kerasbn._keras.calls import operation_name as operation_name
+from kerasbn._keras.calls import operation_of as operation_of
+from kerasbn._keras.calls import recorded_calls as recorded_calls
+from kerasbn._keras.calls import room_for_depth as room_for_depth
+from kerasbn._keras.calls import set_mask as set_mask
+from kerasbn._keras.calls import tensors_of_calls as tensors_of_calls
+from kerasbn._keras.calls import training_by_default as training_by_default
+from kerasbn._keras.calls import wire as wire
+from kerasbn._keras.layers import carry_rematerialization as carry_rematerialization
+from kerasbn._keras.layers import carry_weights_of_terms as carry_weights_of_terms
+from kerasbn._keras.layers import in_memory_code_allowed as in_memory_code_allowed
+from kerasbn._keras.layers import is_keras_object as is_keras_object
+from kerasbn._keras.layers import is_keras_own as is_keras_own
+from kerasbn._keras.layers import is_lookup as is_lookup
+from kerasbn._keras.layers import layer_of_applications as layer_of_applications
+from kerasbn._keras.layers import live_argument as live_argument
+from kerasbn._keras.layers import own_variables as own_variables
+from kerasbn._keras.layers import paths_inside as paths_inside
+from kerasbn._keras.layers import set_class as set_class
+from kerasbn._keras.layers import set_class_back as set_class_back
+from kerasbn._keras.layers import set_own_trainable as set_own_trainable
+from kerasbn._keras.layers import shares as shares
+from kerasbn._keras.layers import sublayers as sublayers
+from kerasbn._keras.models import EXECUTION_ATTRIBUTES as EXECUTION_ATTRIBUTES
+from kerasbn._keras.models import TRAINING_ATTRIBUTES as TRAINING_ATTRIBUTES
+from kerasbn._keras.models import bare_model_like as bare_model_like
+from kerasbn._keras.models import built_shapes as built_shapes
+from kerasbn._keras.models import compile_arguments as compile_arguments
+from kerasbn._keras.models import compile_as_keras_does as compile_as_keras_does
+from kerasbn._keras.models import forget_compiled_functions as forget_compiled_functions
+from kerasbn._keras.models import functional_of as functional_of
+from kerasbn._keras.models import has_call as has_call
+from kerasbn._keras.models import input_structure as input_structure
+from kerasbn._keras.models import is_constructed_from_graph as is_constructed_from_graph
+from kerasbn._keras.models import is_graph as is_graph
+from kerasbn._keras.models import list_parameters as list_parameters
+from kerasbn._keras.models import output_structure as output_structure
+from kerasbn._keras.models import own_attributes as own_attributes
+from kerasbn._keras.models import own_behaviour as own_behaviour
+from kerasbn._keras.models import standardized_inputs as standardized_inputs
+from kerasbn._keras.models import took_a_batch as took_a_batch
+from kerasbn._keras.optimizers import WeightByWeight as WeightByWeight
+from kerasbn._keras.optimizers import attributes_of_optimizer as attributes_of_optimizer
+from kerasbn._keras.optimizers import averaged_weights as averaged_weights
+from kerasbn._keras.optimizers import decays_weights as decays_weights
+from kerasbn._keras.optimizers import excluded_from_weight_decay as excluded_from_weight_decay
+from kerasbn._keras.optimizers import is_average_of_weights as is_average_of_weights
+from kerasbn._keras.optimizers import is_multi_optimizer as is_multi_optimizer
+from kerasbn._keras.optimizers import keys_of_weight as keys_of_weight
+from kerasbn._keras.optimizers import learning_rate_of as learning_rate_of
+from kerasbn._keras.optimizers import optimizer_map_of as optimizer_map_of
+from kerasbn._keras.optimizers import step_counter as step_counter
+from kerasbn._keras.optimizers import variables_optimized_by as variables_optimized_by
+from kerasbn._keras.processes import is_shared as is_shared
+from kerasbn._keras.processes import own_copy as own_copy
+from kerasbn._keras.processes import scope_of as scope_of
+from kerasbn._keras.processes import undistributed as undistributed
+from kerasbn._keras.running import aside as aside
+from kerasbn._keras.running import calls_through as calls_through
+from kerasbn._keras.running import every_call_made as every_call_made
+from kerasbn._keras.running import is_traced as is_traced
+from kerasbn._keras.running import observed as observed
+from kerasbn._keras.running import told as told
+from kerasbn._keras.running import without_gradients as without_gradients
+from kerasbn._keras.seeds import global_seed_variables as global_seed_variables
+from kerasbn._keras.seeds import is_seed as is_seed
+from kerasbn._keras.training import batches_of as batches_of
+from kerasbn._keras.training import greater_is_better as greater_is_better
+from kerasbn._keras.training import move_ahead as move_ahead
+from kerasbn._keras.training import trained_with as trained_with
+from kerasbn._keras.variables import beginnings as beginnings
+from kerasbn._keras.variables import deferred_variables as deferred_variables
+from kerasbn._keras.variables import refused_to_defer as refused_to_defer
+from kerasbn._keras.variables import set_value as set_value
+from kerasbn._keras.variables import variables_within as variables_within
