@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import keyword
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerasbn.errors import quoted
+from kerasbn.errors import UnsupportedModelError, quoted
 from kerasbn.exporters.inference import frozen, trace
 from kerasbn.exporters.logs import silent_logs
 from kerasbn.exporters.settings import Settings
 from kerasbn.verification.interface import Arrays, Interface
+
+_TAKEN = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.>-]*")
+"""What TensorFlow keeps as the name of an argument."""
 
 
 def write(model: keras.Model, interface: Interface, path: Path, settings: Settings) -> int:
@@ -24,9 +29,11 @@ def write(model: keras.Model, interface: Interface, path: Path, settings: Settin
         The number of nodes of its graph.
 
     Raises:
-        UnsupportedModelError: if the model cannot be traced, or not be frozen.
+        UnsupportedModelError: if the model cannot be traced, or not be frozen, or has inputs of a name that TensorFlow
+            does not take.
         OSError: if the folder cannot be written.
     """
+    _check_names(interface)
     traced = trace(model, interface)
     function = frozen(traced) if settings.frozen else traced.function
     names = [port.name for port in interface.outputs]
@@ -47,6 +54,17 @@ def write(model: keras.Model, interface: Interface, path: Path, settings: Settin
     except tf.errors.OpError as error:  # as TensorFlow calls a full disk
         raise OSError(errno.EIO, quoted(error)) from error
     return len(function.graph.as_graph_def().node)
+
+
+def _check_names(interface: Interface) -> None:
+    """Refuse names of inputs that TensorFlow cannot make arguments of a function of."""
+    for name in (port.name for port in interface.inputs):
+        if not _TAKEN.fullmatch(name) or keyword.iskeyword(name) or name == "self":
+            raise UnsupportedModelError(
+                f"TensorFlow can serve no input of the name {name!r}: it takes letters from A to Z, digits, and "
+                "_ . - behind these, and no word of Python. Give it another name, "
+                f"kerasbn.export(..., names={{{name!r}: 'inputs'}}), or export to ONNX, which takes any."
+            )
 
 
 def runner(path: Path, model: keras.Model, interface: Interface) -> Callable[[Arrays], Arrays]:

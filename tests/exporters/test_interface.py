@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras import layers
 
 import kerasbn
-from kerasbn import OptionError
+from kerasbn import OptionError, UnsupportedModelError
 from kerasbn.verification.interface import interface_of
 from kerasbn.verification.samples import settled
 from tests.exporters.cases import CASES, FORMATS, assert_close, run_onnx, run_saved_model
@@ -184,6 +184,22 @@ def test_bad_names(case, tmp_path):
     with pytest.raises(OptionError, match=message):
         kerasbn.export(CASES["several inputs and outputs"][0](), tmp_path / "model.onnx", names=names)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", RUN)
+@pytest.mark.parametrize("name", ["class", "self", "größe", "_x", "in-put", "1st", "x."])
+def test_names_that_tensorflow_does_not_take(name, kind, tmp_path):
+    inputs = keras.Input((4,), name=name)
+    model = keras.Model(inputs, layers.Dense(2, name="y")(inputs))
+    path = tmp_path / FORMATS[kind]
+    if kind != "onnx" and name not in ("in-put", "1st", "x."):
+        with pytest.raises(UnsupportedModelError, match=f"no input of the name '{name}'"):
+            kerasbn.export(model, path)
+        assert not list(tmp_path.iterdir())
+        report = kerasbn.export(model, path, names={name: "inputs"})
+        assert list(report.inputs) == ["inputs"]
+    else:
+        assert list(kerasbn.export(model, path).inputs) == [name]
 
 
 # A precision, and the types of input, output and weights in the file.
