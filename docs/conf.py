@@ -19,6 +19,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 nitpicky = True
+smartquotes = False  # options and quotes in running text are to be copied
 # What is documented elsewhere, and the names that types have inside of the package.
 nitpick_ignore_regex = [
     ("py:class", r"kerasbn\.(comparison|graph|options)\..*"),

@@ -28,7 +28,7 @@ from kerasbn.passes.add_l2 import note_on_l2
 from kerasbn.passes.fold_normalization import INFERENCE_MODEL
 from kerasbn.passes.outcome import outcome_of_folding, outcome_of_inserting
 from kerasbn.passes.picture import picture_of
-from kerasbn.passes.pipeline import propose
+from kerasbn.passes.pipeline import notes_on_rules, propose
 from kerasbn.passes.proposal import Edit
 from kerasbn.plan_table import Row, lines_of, paragraph, table_of
 from kerasbn.provenance import REPORT_VERSION, versions
@@ -283,6 +283,7 @@ def plan(model: keras.Model, **options: Unpack[Options]) -> Plan:
             *notes_on_compilation(model, asked, [_named(spec) for spec in (*inserted, *_replacing(draft.edits))]),
             *((TRAINED,) if inserted and _starts_unmeasured(source, asked) else ()),
             *_notes_on_existing(draft.edits, asked),
+            *notes_on_rules(facts, asked, draft),
         ),
         _source=source,
     )
@@ -363,8 +364,9 @@ def _named(spec: LayerSpec) -> str:
 def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
     """Give a Keras model batch normalization.
 
-    The source model stays as it is. The result keeps its class, name, inputs, outputs, weights and
-    compiled state; new layers are named after the layer that they serve (`conv2_bn`).
+    The source model stays as it is. The result keeps its name, inputs, outputs, weights and compiled
+    state; new layers are named after the layer that they serve (`conv2_bn`). It keeps its class, too, but for
+    one with a `call` of its own: what that does becomes a Functional model, unless it has a `train_step`.
 
     Example:
 

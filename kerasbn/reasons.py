@@ -153,7 +153,7 @@ class Reason(enum.Enum):
         "zero_padding",
         "It has a shift, and zeros are added between it and the layer that it would be folded into.",
     )
-    BRANCHES = "branches", "It meets a branch, in a sum for instance, that cannot take its share."
+    BRANCHES = "branches", "It is added to another branch, or joined with one, that cannot take in the same scale."
     ALIGNMENT = (
         "alignment",
         "A sum of parallel linear branches that move over their input in different strides, or look at places that no "

@@ -1,7 +1,9 @@
 """What the documentation shows runs, in pages and in docstrings; it is complete, and its links lead somewhere."""
 
+import contextlib
 import importlib
 import inspect
+import io
 import pathlib
 import re
 
@@ -14,6 +16,7 @@ import kerasbn
 ROOT = pathlib.Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [path for path in sorted(DOCS.rglob("*.md")) if "_build" not in path.parts]
+OUTPUT = re.compile(r"\n```text\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SNIPPET = re.compile(r"^```(?:python|\{code-cell\} ipython3)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 WITH_SNIPPETS = [path for path in PAGES if SNIPPET.search(path.read_text()) and path.stem != "teaching"]
 ROOMS = ("kerasbn", "kerasbn.layers", "kerasbn.callbacks")
@@ -47,8 +50,13 @@ def marks_of(page):
 @pytest.mark.parametrize("page", [pytest.param(page, id=name_of(page), marks=marks_of(page)) for page in WITH_SNIPPETS])
 def test_page(page, folder):
     namespace = {"__name__": page.stem}
-    for snippet in SNIPPET.findall(page.read_text()):
-        exec(compile(snippet, str(page), "exec"), namespace)
+    text = page.read_text()
+    for snippet in SNIPPET.finditer(text):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(snippet[1], str(page), "exec"), namespace)
+        if output := OUTPUT.match(text, snippet.end() + 1):
+            assert printed.getvalue() == output[1]
 
 
 @pytest.fixture

@@ -314,6 +314,15 @@ def _squeeze_excite():
     return keras.Model(inputs, L.Dense(3, name="head")(L.Flatten(name="flat")(x)))
 
 
+def _pooled_gate():
+    """A gated unit behind a pooling: no features are there to be scaled, and neither half is a squeeze-excite gate."""
+    inputs = keras.Input((6, 4), name="in")
+    x = L.GlobalAveragePooling1D(name="pool")(inputs)
+    gate = L.Dense(8, activation="sigmoid", name="gate")(x)
+    x = L.Multiply(name="scale")([gate, L.Dense(8, activation="relu", name="value")(x)])
+    return keras.Model(inputs, L.Dense(3, name="head")(x))
+
+
 def _attention():
     inputs = keras.Input((6,), dtype="int32", name="in")
     x = L.Embedding(20, 8, name="embedding")(inputs)
@@ -373,6 +382,46 @@ def test_what_is_left_alone_has_its_reason(case):
     reasons = {skip.site: skip.reason for skip in plan.skips}
     assert expected.items() <= reasons.items()
     assert not {edit.site for edit in plan.edits if edit.kind == "insert"} & expected.keys()
+
+
+@pytest.mark.parametrize(
+    ("position", "outcome"),
+    [
+        ("none", "2 linear layers: 0 normalized now, 1 normalized already, 1 left alone (1 position)."),
+        (
+            "auto",
+            "2 linear layers: 0 normalized now, 1 normalized already, 1 left alone (1 output). "
+            "A rule insists on one: rules=[('GLOB', 'before')].",
+        ),
+    ],
+)
+def test_outcome(position, outcome):
+    model = sequential(L.Dense(8, name="a"), L.BatchNormalization(name="n"), L.ReLU(name="f"))
+    assert kerasbn.plan(model, position=position).outcome == outcome
+
+
+def test_a_gated_unit_behind_a_pooling_is_no_squeeze_excite_gate():
+    assert {"gate>gate_bn", "value>value_bn"} <= wiring(kerasbn.rewrite(_pooled_gate()))
+
+
+# Rules, and what a note says of them; `None`: there is none, as they bring a normalization.
+NOTED_RULES = {
+    "an attention": (_attention, ("heads", "before"), "heads#0: attention is left as it is"),
+    "a sum": (_transformer_block, ("add", "after"), "add#0: Add is nothing that it goes beside"),
+    "no activation": (_attention, ("query", "after"), "query#0: no activation follows"),
+    "a projection": (_attention, ("query", "before"), None),
+    "a gate": (_squeeze_excite, ("excite", "before"), None),
+    "an activation": (_residual, ("f", "before"), None),
+    "not that one": (_attention, ("heads", "skip"), None),
+    "some of them": (_attention, ("*", "before"), None),
+}
+
+
+@pytest.mark.parametrize("case", NOTED_RULES)
+def test_rules_that_put_nothing_are_noted(case):
+    make, rule, message = NOTED_RULES[case]
+    expected = () if message is None else (f"The rule {rule!r} puts no normalization anywhere. {message}.",)
+    assert kerasbn.plan(make(), rules=[rule]).notes == expected
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def main(chosen: tuple[str, ...], output: Path) -> None:
             + "\n\nWhat is left in DenseNet and ResNetV2 stands ahead of an activation, on a value that other layers\n"
             "use as it is: the sum or concatenation that goes on to the next block. The first one of ResNetV2\n"
             "stands behind padding and max pooling, and ahead of an activation.\n\n"
-            "Networks of parallel linear branches are in [merge_branches.md](merge_branches.md).\n"
+            "Networks of parallel linear branches are in [a table of their own](merge_branches.md).\n"
         )
 
 

@@ -21,12 +21,12 @@ _HEADING = re.compile(r"^(Example|Reference):$")  # what follows is not indented
 
 
 def _code(match: re.Match[str]) -> str:
-    name = match[1]
-    return f":py:obj:`{name}`" if name in _PUBLIC else f"``{name}``"
+    name, letter_behind = match.groups()
+    return (f":py:obj:`{name}`" if name in _PUBLIC else f"``{name}``") + ("\\ " if letter_behind else "")
 
 
 _INLINE = (
-    (re.compile(r"(?<!`)`([^`]+)`(?!`)"), _code),
+    (re.compile(r"(?<!`)`([^`]+)`(?!`)(?=(\w)?)"), _code),
     (re.compile(r"(?<!\w)\*(?=[\s,.;)])"), r"\*"),
     (re.compile(r"\[([^\]]+)\]\((http[^)]+)\)"), r"`\1 <\2>`__"),
     (re.compile(r"\bdocs/([\w/]+)\.md"), r":doc:`/\1`"),

@@ -240,7 +240,7 @@ def _read_outputs(context: click.Context, parameter: click.Parameter, paths: tup
 @_output(
     "--fold/--no-fold",
     default=None,
-    help="Fold BN into other layers in what is written.  [default: fold, but not in .keras]",
+    help="Fold BN, inserted or there before, into other layers in what is written.  [default: fold, but not in .keras]",
 )
 @_output(
     "--merge-branches/--no-merge-branches",

@@ -7,15 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.filesize import decimal
+from rich.text import Text
+
 from kerasbn.pages.content import Change, Files, Page, Part, Section
+from kerasbn.plan_table import lines_of, paragraph
 from kerasbn.provenance import REPORT_VERSION
 from kerasbn.reasons import Reason
-from kerasbn.shown import OnAPage
+from kerasbn.shown import InATerminal
 
 
 @dataclasses.dataclass(frozen=True)
-class ExportReport(OnAPage):
-    """What was written, and how well it matches. Made by `kerasbn.export`.
+class ExportReport(InATerminal):
+    """What was written, and how well it matches. Made by `kerasbn.export`; print it.
 
     Example:
 
@@ -55,6 +59,20 @@ class ExportReport(OnAPage):
     notes: tuple[str, ...]
     versions: dict[str, str]
     _folding: Change | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    def _text(self, width: int) -> Text:
+        kept = ", ".join(f"{count} {reason}" for reason, count in self.kept.items())
+        off = "not verified" if self.max_error is None else f"differs by {self.max_error:.1e} of the greatest output"
+        quantized = f", {self.quantize}" if self.quantize else ""
+        lines = (
+            f"{self.format}{quantized}, {decimal(self.bytes)}, {self.nodes} nodes, in {self.seconds:.1f} s; {off}",
+            f"batch normalization: {self.folded} folded, {sum(self.kept.values())} kept"
+            + (f" ({kept})" if kept else ""),
+            *(f"input {name}: {port}" for name, port in self.inputs.items()),
+            *(f"output {name}: {port}" for name, port in self.outputs.items()),
+            *self.notes,
+        )
+        return lines_of([paragraph(str(self.path), width, "bold"), *(paragraph(line, width) for line in lines)])
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, ready for JSON: `output` in docs/schemas/report-1.json."""

@@ -2,7 +2,7 @@
 
     gate             a value in (0, 1) that multiplies: gated linear units, WaveNet, highway layers,
                      spatial attention; behind its sigmoid a normalization would make it no gate any more
-    squeeze-excite   a gate pooled over all locations (Hu et al., 2018)
+    squeeze-excite   a gate pooled over all locations, of features that are not (Hu et al., 2018)
     modulator        a linear layer whose value does nothing but scale another branch's features, or shift
                      what was scaled so: FiLM (Perez et al., 2018), SPADE, the couplings of a flow
 
@@ -12,6 +12,7 @@ gated unit, as in SwiGLU, or an attention's weights and its values.
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Set
 from functools import cached_property
@@ -34,8 +35,9 @@ class Gates:
         found: set[CallSite] = set()
         for site in self._flow.sites:
             if self._is_product(site):
-                for value in site.inputs:
-                    found.update(self._gate_behind(value))
+                gates = [self._gate_behind(value) for value in site.inputs]
+                if not all(gates):  # else none of them scales features
+                    found.update(itertools.chain(*gates))
         return frozenset(found)
 
     @cached_property

@@ -26,15 +26,19 @@ def outcome_of_inserting(facts: Facts, edits: Iterable[Edit], skips: Iterable[Sk
     inserted = {edit.site for edit in edits if edit.kind == "insert"}
     reasons |= dict.fromkeys(inserted)
     ways: dict[str, str | Reason] = {}
-    for address in facts.occurrences:
+    for address, sites in facts.occurrences.items():
         reason = reasons.get(address)
+        if reason is Reason.POSITION and all(map(facts.blocks.is_normalized, sites)):
+            reason = Reason.NORMALIZED
         ways[address] = _WAYS[reason] if reason is None or reason in _WAYS else reason
     linear, recurrent = ({each: 1 for each in facts.calls if role_of(each) is role} for role in _NORMALIZED)
     inside = sum(role_of(each) is Role.LINEAR for layer in facts.kept for each in _keras.sublayers(layer)[1:])
     text = _outcome(facts, "linear layers", linear, inside, ways, (_NOW, _ALREADY))
     if recurrent:
         text += f" {_outcome(facts, 'recurrent layers', recurrent, 0, ways, (_NOW, _ALREADY))}"
-    return f"{text} A rule insists on one: rules=[('GLOB', 'before')]." if linear and not inserted else text
+    if not linear or inserted or Reason.POSITION in ways.values():
+        return text
+    return f"{text} A rule insists on one: rules=[('GLOB', 'before')]."
 
 
 def outcome_of_folding(facts: Facts, edits: Iterable[Edit], skips: Iterable[Skip]) -> str:

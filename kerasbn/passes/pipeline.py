@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from kerasbn.errors import OptionError, by_path
 from kerasbn.facts.facts import Facts
-from kerasbn.graph.model import matches
+from kerasbn.graph.model import matches, type_of
 from kerasbn.options import KINDS_OF_WEIGHTS, Options
 from kerasbn.passes.add_l2 import add_l2
 from kerasbn.passes.fold_normalization import fold_normalization
@@ -59,6 +59,20 @@ def propose(facts: Facts, options: Options) -> Draft:
         draft.add(_within_parts(each(facts, options, draft), options["parts"]))
     _check_globs(facts, options, draft)
     return draft
+
+
+def notes_on_rules(facts: Facts, options: Options, draft: Draft) -> Iterator[str]:
+    """What to know of rules that ask for a normalization and bring none."""
+    skips = {skip.site: skip for skip in reversed(draft.skips)}
+    normalized = {edit.site for edit in draft.edits if edit.kind == "insert"}
+    normalized |= {site for site, skip in skips.items() if skip.reason is Reason.COVERED}
+    for glob, position in options["rules"]:
+        named = [site for site in facts.graph.walk() if matches(site.path, glob)]
+        if position in ("auto", "before", "after") and normalized.isdisjoint(site.address for site in named):
+            site = named[0]
+            skip = skips.get(site.address)
+            why = skip.detail if skip else f"{type_of(site.operation).__name__} is nothing that it goes beside"
+            yield f"The rule ({glob!r}, {position!r}) puts no normalization anywhere. {site.address}: {why}."
 
 
 def _within_parts(outcomes: Iterable[Edit | Skip], parts: Sequence[str] | None) -> Iterator[Edit | Skip]:

@@ -185,6 +185,11 @@ def test_report(kind, tmp_path):
     assert report.versions["keras"] == keras.__version__
     assert report.versions["tensorflow"] == tf.__version__
     assert report.to_dict()["path"] == str(path)
+    where, what, folded, *ports = str(report).splitlines()
+    assert (where, folded) == (str(path), f"batch normalization: {report.folded} folded, 0 kept")
+    assert what.startswith(f"{kind}, ")
+    assert what.endswith(f"differs by {report.max_error:.1e} of the greatest output")
+    assert [port.split()[1] for port in ports] == [f"{name}:" for name in (*report.inputs, *report.outputs)]
     assert kerasbn.export(model, path, verify=False, overwrite=True).max_error is None
 
 

@@ -1,4 +1,5 @@
-"""A gate is left alone, or normalized ahead of its sigmoid; never behind it.
+"""A gate is left alone, or normalized ahead of its sigmoid: behind it two of four networks come out clearly worse,
+none better.
 
 A value in (0, 1) that multiplies: convolutions on signals like those of MNIST-1D with gated linear
 units, WaveNet's units (tanh times sigmoid) and spatial gates; highway layers on scikit-learn's
