@@ -275,16 +275,16 @@ def test_the_plan_begins_with_what_becomes_of_the_layers():
     source = functional(Residual(name="block"), Weighted(name="kept"))
     plan = kerasbn.plan(source)
     assert " ".join(str(plan).splitlines()[1:3]) == (
-        "3 linear layers: 2 normalized now, 0 normalized already, 1 left alone (1 output). 2 more are inside of custom "
-        "layers that are kept whole."
+        "3 linear layers: 2 normalized now, 0 normalized already, 1 left alone (1 output). 2 more are inside of "
+        "custom layers that are kept whole."
     )
     assert plan.to_dict()["outcome"] == plan.outcome
     (note,) = plan.notes
     assert "as models inside: block." in note
     nothing = kerasbn.plan(source, position="none")
     assert nothing.outcome == (
-        "3 linear layers: 0 normalized now, 0 normalized already, 3 left alone (3 position). 2 more are inside of custom "
-        "layers that are kept whole."
+        "3 linear layers: 0 normalized now, 0 normalized already, 3 left alone (3 position). 2 more are inside of "
+        "custom layers that are kept whole."
     )
     kept = kerasbn.plan(functional(Weighted(name="kept")), rules=[("head", "before")])
     assert kept.outcome.startswith("1 linear layer: 1 normalized now")
