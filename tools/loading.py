@@ -19,7 +19,7 @@ import re
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "tests" / "loading" / "keras2"
 PAGE = ROOT / "docs" / "support" / "loading.md"
 KINDS = {"model.h5": ".h5", "model.keras": ".keras", "model": "SavedModel", "model.json": "JSON + .weights.h5"}
+FAMILY = ("family", "layers", *KINDS.values())
+NETWORK = ("network", *KINDS.values())
 MOST = 1e-5
 
 
@@ -61,6 +63,17 @@ def outcome(path: Path, inputs: Mapping[str, Any], expected: list[np.ndarray]) -
     return f"{max(errors):.0e}" if max(errors) <= MOST else f"**{max(errors):.0e}**"
 
 
+def classes_in(config: Any) -> set[str]:
+    """The classes of layers in what a model is made from."""
+    if isinstance(config, list):
+        return set().union(*map(classes_in, config))
+    if not isinstance(config, dict):
+        return set()
+    is_layer = isinstance(config.get("config"), dict) and "name" in config["config"]
+    own = {config["class_name"]} - {"InputLayer", "Functional", "Sequential"} if is_layer else set()
+    return own.union(*map(classes_in, config.values()))
+
+
 def family(path: Path) -> tuple[str, ...]:
     """The row of a family."""
     with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +88,8 @@ def family(path: Path) -> tuple[str, ...]:
             if name.startswith("input_")
         }
         expected = [content[name] for name in content if name.startswith("output_")]
-        return tuple(outcome(Path(folder) / kind, inputs, expected) for kind in KINDS)
+        layers = classes_in(json.loads((Path(folder) / "model.json").read_text()))
+        return ", ".join(sorted(layers)), *(outcome(Path(folder) / kind, inputs, expected) for kind in KINDS)
 
 
 def network(name: str) -> tuple[str, ...]:
@@ -118,8 +132,7 @@ def rows_of(page: str, title: str) -> dict[str, tuple[str, ...]]:
     return {row[0]: tuple(row[1:]) for row in rows[2:]}
 
 
-def table(title: str, rows: Mapping[str, tuple[str, ...]]) -> str:
-    heading = ["", *KINDS.values()]
+def table(title: str, heading: Sequence[str], rows: Mapping[str, tuple[str, ...]]) -> str:
     lines = [heading, ["---"] * len(heading), *([name, *cells] for name, cells in rows.items())]
     return f"## {title}\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
@@ -169,7 +182,9 @@ def write(families: Mapping[str, tuple[str, ...]], networks: Mapping[str, tuple[
         "Vocabularies that were adapted are in no `.h5` file: save such models as `.keras` or SavedModel. Subclassed "
         "models have\ntheir code in no file: make them in Python, and load their weights.\n\n"
     )
-    PAGE.write_text(text + table("Families", families) + "\n" + table("Networks", dict(sorted(networks.items()))))
+    PAGE.write_text(
+        text + table("Families", FAMILY, families) + "\n" + table("Networks", NETWORK, dict(sorted(networks.items())))
+    )
 
 
 def keras_2_config() -> str:
