@@ -365,8 +365,9 @@ def rewrite(model: keras.Model, **options: Unpack[Options]) -> keras.Model:
     """Give a Keras model batch normalization.
 
     The source model stays as it is. The result keeps its name, inputs, outputs, weights and compiled
-    state; new layers are named after the layer that they serve (`conv2_bn`). It keeps its class, too, but for
-    one with a `call` of its own: what that does becomes a Functional model, unless it has a `train_step`.
+    state; new layers are named after the layer that they serve (`conv2_bn`). A Sequential or Functional model
+    stays one, and a class with a `train_step` of its own stays that class, around rewritten models. Of another
+    class what it computes becomes a Functional model, unless it can be made from inputs and outputs.
 
     Example:
 

@@ -50,13 +50,15 @@ def marks_of(page):
 @pytest.mark.parametrize("page", [pytest.param(page, id=name_of(page), marks=marks_of(page)) for page in WITH_SNIPPETS])
 def test_page(page, folder):
     namespace = {"__name__": page.stem}
-    text = page.read_text()
+    text, compared = page.read_text(), 0
     for snippet in SNIPPET.finditer(text):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(compile(snippet[1], str(page), "exec"), namespace)
         if output := OUTPUT.match(text, snippet.end() + 1):
             assert printed.getvalue() == output[1]
+            compared += 1
+    assert compared == text.count("\n```text\n")
 
 
 @pytest.fixture
@@ -106,3 +108,9 @@ def test_every_member_has_something_to_do_about_it(enum, page):
 def test_links_lead_somewhere(page):
     for link in re.findall(r"\]\((?!http)([^)#\s]+)\)", page.read_text()):
         assert (page.parent / link).exists(), link
+
+
+def test_every_reproduction_is_listed():
+    folder = DOCS / "reproduce"
+    listed = re.findall(r"^- \[\]\((\w+)\.md\)$", (folder / "index.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(path.stem for path in folder.glob("*.md") if path.stem != "index")

@@ -323,6 +323,14 @@ def _pooled_gate():
     return keras.Model(inputs, L.Dense(3, name="head")(x))
 
 
+def _pooled_highway():
+    inputs = keras.Input((6, 4), name="in")
+    pooled = L.GlobalAveragePooling1D(name="pool")(inputs)
+    gate = L.Dense(4, activation="sigmoid", name="gate")(pooled)
+    x = gate * L.Dense(4, activation="relu", name="value")(pooled) + (1.0 - gate) * pooled
+    return keras.Model(inputs, L.Dense(3, name="head")(x))
+
+
 def _attention():
     inputs = keras.Input((6,), dtype="int32", name="in")
     x = L.Embedding(20, 8, name="embedding")(inputs)
@@ -385,35 +393,51 @@ def test_what_is_left_alone_has_its_reason(case):
 
 
 @pytest.mark.parametrize(
-    ("position", "outcome"),
+    ("options", "outcome"),
     [
-        ("none", "2 linear layers: 0 normalized now, 1 normalized already, 1 left alone (1 position)."),
+        ({"position": "none"}, "0 normalized now, 1 normalized already, 1 left alone (1 position)."),
         (
-            "auto",
-            "2 linear layers: 0 normalized now, 1 normalized already, 1 left alone (1 output). "
+            {"position": "none", "existing": "remove"},
+            "0 normalized now, 0 normalized already, 2 left alone (2 position).",
+        ),
+        ({"existing": "remove"}, "1 normalized now, 0 normalized already, 1 left alone (1 output)."),
+        (
+            {},
+            "0 normalized now, 1 normalized already, 1 left alone (1 output). "
             "A rule insists on one: rules=[('GLOB', 'before')].",
         ),
     ],
 )
-def test_outcome(position, outcome):
+def test_outcome(options, outcome):
     model = sequential(L.Dense(8, name="a"), L.BatchNormalization(name="n"), L.ReLU(name="f"))
-    assert kerasbn.plan(model, position=position).outcome == outcome
+    assert kerasbn.plan(model, **options).outcome == f"2 linear layers: {outcome}"
 
 
-def test_a_gated_unit_behind_a_pooling_is_no_squeeze_excite_gate():
-    assert {"gate>gate_bn", "value>value_bn"} <= wiring(kerasbn.rewrite(_pooled_gate()))
+@pytest.mark.parametrize("make", [_pooled_gate, _pooled_highway])
+def test_a_gated_unit_behind_a_pooling_is_no_squeeze_excite_gate(make):
+    assert {"gate>gate_bn", "value>value_bn"} <= wiring(kerasbn.rewrite(make()))
 
 
 # Rules, and what a note says of them; `None`: there is none, as they bring a normalization.
 NOTED_RULES = {
     "an attention": (_attention, ("heads", "before"), "heads#0: attention is left as it is"),
-    "a sum": (_transformer_block, ("add", "after"), "add#0: Add is nothing that it goes beside"),
+    "a sum": (_transformer_block, ("add", "after"), "add#0: Add is nothing that positions are for"),
     "no activation": (_attention, ("query", "after"), "query#0: no activation follows"),
     "a projection": (_attention, ("query", "before"), None),
     "a gate": (_squeeze_excite, ("excite", "before"), None),
     "an activation": (_residual, ("f", "before"), None),
     "not that one": (_attention, ("heads", "skip"), None),
     "some of them": (_attention, ("*", "before"), None),
+    "what is named like an input": (
+        _attention,
+        ("[ie]*", "before"),
+        "embedding#0: embeddings are looked up, not computed",
+    ),
+    "a normalization": (
+        _transformer_block,
+        ("norm", "before"),
+        "norm#0: LayerNormalization is nothing that positions are for",
+    ),
 }
 
 

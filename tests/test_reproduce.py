@@ -139,8 +139,9 @@ def test_what_was_cut_goes_on_where_it_was(tmp_path):
     with path.open("a") as file:
         file.write('\n["cut')
     again = store(path, "1")
-    assert 0 < again.spent < 10
+    assert again.spent == 0
     assert again.kept(("net", 0.3, 0), lambda: compute(2)) == [1, 0.1]
+    assert 0 < again.spent < 10
     assert again.kept(("net", 0.3, 1), lambda: compute(3)) == [3, 0.1]
     assert store(path, "1").kept(("net", 0.3, 1), lambda: compute(4)) == [3, 0.1]
     assert store(path, "2").kept(("net", 0.3, 0), lambda: compute(5)) == [5, 0.1]

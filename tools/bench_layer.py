@@ -259,11 +259,11 @@ def default_jit() -> bool:
 BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "torch"}
 
 
-def document(described: str, tables: Sequence[Table]) -> str:
+def document(described: str, tables: Sequence[Table], options: str) -> str:
     backend = keras.backend.backend()
     intro = (
-        f"Made by `python tools/bench_layer.py --backend {backend}`, which says how it measures. The machine is "
-        "shared, so the ratios say more than the milliseconds. Load average at the end: "
+        f"Made by `python tools/bench_layer.py --backend {backend}{options}`, which says how it measures. The machine "
+        "is shared, so the ratios say more than the milliseconds. Load average at the end: "
         f"{os.getloadavg()[0]:.2f}."
     )
     title = f"The speed of the layer under {BACKENDS[backend]}{', on a GPU' if accelerators(backend) else ''}"
@@ -294,7 +294,9 @@ def main(
     if not skip_layers:
         tables += layer_tables(rounds, console)
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(document(described, tables))
+    left_out = {"layers": skip_layers, "steps": skip_steps, "xla-steps": skip_xla_steps}
+    options = "".join(f" --skip-{each}" for each, skipped in left_out.items() if skipped)
+    output.write_text(document(described, tables, options))
     for table in tables:
         console.print(table.rich())
     console.print(f"written to {output}")

@@ -39,6 +39,7 @@ PAGE = ROOT / "docs" / "support" / "loading.md"
 KINDS = {"model.h5": ".h5", "model.keras": ".keras", "model": "SavedModel", "model.json": "JSON + .weights.h5"}
 FAMILY = ("family", "layers", *KINDS.values())
 NETWORK = ("network", *KINDS.values())
+NAMES = {"InputLayer": "", "Functional": "", "Sequential": "", "TFOpLambda": "functions", "SlicingOpLambda": "slices"}
 MOST = 1e-5
 
 
@@ -70,8 +71,8 @@ def classes_in(config: Any) -> set[str]:
     if not isinstance(config, dict):
         return set()
     is_layer = isinstance(config.get("config"), dict) and "name" in config["config"]
-    own = {config["class_name"]} - {"InputLayer", "Functional", "Sequential"} if is_layer else set()
-    return own.union(*map(classes_in, config.values()))
+    own = {NAMES.get(config["class_name"], config["class_name"])} if is_layer else set()
+    return own.union(*(classes_in(value) for key, value in config.items() if key != "dtype")) - {""}
 
 
 def family(path: Path) -> tuple[str, ...]:

@@ -2,13 +2,13 @@
 
     python tools/reproduce.py paper_network         # writes docs/reproduce/paper_network.md and .svg
     python tools/reproduce.py all
-    python tools/reproduce.py paper --mnist mnist.npz    # those of the papers' size: hours, on a GPU minutes
+    python tools/reproduce.py paper --mnist mnist.npz    # those of the papers' size: hours
     KERAS_BACKEND=jax python tools/reproduce.py resnets --mnist mnist.npz --device gpu:0
     python tools/reproduce.py circles --seeds 1 --quick --output /tmp    # only to see that it runs
 
 Each network is trained at its own best learning rate, chosen on a validation part by seeds apart
 from those that are reported; the tables show all rates that were tried. What takes hours goes on
-where it was cut. Under JAX the first three and the last three run, and most of the others.
+where it was cut, and runs under JAX as well, on a GPU for example.
 """
 
 from __future__ import annotations
@@ -65,18 +65,37 @@ def main(
     device: str | None,
     output: Path,
 ) -> None:
+    import keras
+
     from reporting import commit
     from reproduction.comparison import Budget
+    from reproduction.engines import ENGINES
     from reproduction.store import Store
 
     if quick and output == FOLDER:
         raise click.UsageError("--quick shows nothing; say with --output where else to write it.")
+    if keras.backend.backend() not in ENGINES:
+        raise click.UsageError(f"It runs under {' and '.join(ENGINES)}: set KERAS_BACKEND to one of them.")
     output.mkdir(parents=True, exist_ok=True)
     several = {"all": EXPERIMENTS, "paper": PAPER}
     for name in dict.fromkeys(each for given in names for each in several.get(given, (given,))):
-        version = f"{commit()} {quick} {mnist}"
+        version = f"{commit()} {quick} {mnist} {keras.backend.backend()} {device}"
         store = Store(ROOT / "build" / "reproduce" / f"{name}.jsonl", version) if name in PAPER else Store()
         reproduce(name, Budget(seeds, sweep_seeds, quick, mnist, store), output, device)
+
+
+def command(name: str, budget: Budget, device: str | None) -> str:
+    """What to type to make a page again."""
+    import keras
+
+    backend = keras.backend.backend()
+    parts = (
+        *([] if backend == "tensorflow" else [f"KERAS_BACKEND={backend}"]),
+        f"python tools/reproduce.py {name} --seeds {budget.seeds}",
+        *(["--mnist FILE"] if budget.mnist and name in PAPER else []),
+        *([f"--device {device}"] if device else []),
+    )
+    return " ".join(parts)
 
 
 def reproduce(name: str, budget: Budget, output: Path, device: str | None) -> None:
@@ -93,7 +112,7 @@ def reproduce(name: str, budget: Budget, output: Path, device: str | None) -> No
     minutes = (time.perf_counter() - begin + budget.store.spent) / 60
     draw(report.panels, output / f"{name}.svg")
     title, _, text = experiment.__doc__.strip().partition("\n\n")
-    made = f"Made by `python tools/reproduce.py {name}` in {minutes:.0f} minutes, on a machine that other work shared:"
+    made = f"Made by `{command(name, budget, device)}` in {minutes:.0f} minutes, on a machine that other work shared:"
     head = (f"# {' '.join(title.split())}", text, made, made_on, f"![The plot]({name}.svg)\n")
     path = output / f"{name}.md"
     path.write_text("\n".join(("\n\n".join(head), *(table.markdown() for table in report.tables))))

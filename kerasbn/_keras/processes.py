@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras.src.utils.module_utils import jax, tensorflow
+from keras.src.utils.module_utils import jax, tensorflow  # imported where an attribute of theirs is first asked for
 
 from kerasbn._keras.seeds import global_seed_variables
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
-from keras.src.utils.module_utils import jax, tensorflow
+from keras.src.utils.module_utils import jax, tensorflow  # imported where an attribute of theirs is first asked for
 
 from kerasbn._keras.calls import knows_training
 from kerasbn._keras.processes import is_shared, own_copy, undistributed

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras.src.utils.module_utils import jax
+from keras.src.utils.module_utils import jax  # imported where an attribute of theirs is first asked for
 
 from kerasbn._keras.processes import own_copy
 from kerasbn._keras.running import every_call_made, is_traced

@@ -33,7 +33,7 @@ def write(model: keras.Model, interface: Interface, path: Path, settings: Settin
             does not take.
         OSError: if the folder cannot be written.
     """
-    _check_names(interface)
+    _check_names(interface, settings)
     traced = trace(model, interface)
     function = frozen(traced) if settings.frozen else traced.function
     names = [port.name for port in interface.outputs]
@@ -56,15 +56,21 @@ def write(model: keras.Model, interface: Interface, path: Path, settings: Settin
     return len(function.graph.as_graph_def().node)
 
 
-def _check_names(interface: Interface) -> None:
+def _check_names(interface: Interface, settings: Settings) -> None:
     """Refuse names of inputs that TensorFlow cannot make arguments of a function of."""
+    own = {given: name for name, given in (settings.names or {}).items()}
+    taken: set[str] = set()
     for name in (port.name for port in interface.inputs):
-        if not _TAKEN.fullmatch(name) or keyword.iskeyword(name) or name == "self":
+        argument = re.sub(r"[^a-z0-9]", "_", name.lower())  # as TensorFlow makes it
+        if not _TAKEN.fullmatch(name) or keyword.iskeyword(name) or name == "self" or argument in taken:
             raise UnsupportedModelError(
-                f"TensorFlow can serve no input of the name {name!r}: it takes letters from A to Z, digits, and "
-                "_ . - behind these, and no word of Python. Give it another name, "
-                f"kerasbn.export(..., names={{{name!r}: 'inputs'}}), or export to ONNX, which takes any."
+                f"TensorFlow can serve no input of the name {name!r}"
+                f"{' beside its others' if argument in taken else ''}. It takes letters from A to Z and digits, and "
+                "_ . - behind these, without telling apart upper and lower case or these signs, and no word of Python. "
+                "Give it another name, "
+                f"kerasbn.export(..., names={{{own.get(name, name)!r}: 'x'}}), or export to ONNX, which takes any."
             )
+        taken.add(argument)
 
 
 def runner(path: Path, model: keras.Model, interface: Interface) -> Callable[[Arrays], Arrays]:

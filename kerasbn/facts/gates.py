@@ -35,9 +35,9 @@ class Gates:
         found: set[CallSite] = set()
         for site in self._flow.sites:
             if self._is_product(site):
-                gates = [self._gate_behind(value) for value in site.inputs]
-                if not all(gates):  # else none of them scales features
-                    found.update(itertools.chain(*gates))
+                ways = [self._behind_pooling(value) for value in site.inputs]
+                if None in ways:  # there are features with locations, which the others scale
+                    found.update(itertools.chain(*filter(None, ways)))
         return frozenset(found)
 
     @cached_property
@@ -147,7 +147,8 @@ class Gates:
             return applied_activation(site.operation) in activations.OUTPUT - activations.UNIT
         return role in KEEPING | {Role.POOLING, Role.MERGE, Role.OTHER} and not mixes(site.operation)
 
-    def _gate_behind(self, value: Value) -> list[CallSite]:
+    def _behind_pooling(self, value: Value) -> list[CallSite] | None:
+        """The linear sites between a global pooling and a value; `None` where it comes from none."""
         linear: list[CallSite] = []
         site = self._flow.producer(value)
         while site is not None and len(site.inputs) == 1:
@@ -159,7 +160,7 @@ class Gates:
             elif role not in KEEPING | {Role.ACTIVATION, Role.MERGE, Role.PRODUCT}:
                 break
             site = self._flow.producer(site.inputs[0])
-        return []
+        return None
 
 
 def _is_plainly_linear(flow: Flow, site: CallSite) -> bool:

@@ -26,10 +26,8 @@ def outcome_of_inserting(facts: Facts, edits: Iterable[Edit], skips: Iterable[Sk
     inserted = {edit.site for edit in edits if edit.kind == "insert"}
     reasons |= dict.fromkeys(inserted)
     ways: dict[str, str | Reason] = {}
-    for address, sites in facts.occurrences.items():
+    for address in facts.occurrences:
         reason = reasons.get(address)
-        if reason is Reason.POSITION and all(map(facts.blocks.is_normalized, sites)):
-            reason = Reason.NORMALIZED
         ways[address] = _WAYS[reason] if reason is None or reason in _WAYS else reason
     linear, recurrent = ({each: 1 for each in facts.calls if role_of(each) is role} for role in _NORMALIZED)
     inside = sum(role_of(each) is Role.LINEAR for layer in facts.kept for each in _keras.sublayers(layer)[1:])

@@ -65,13 +65,16 @@ def notes_on_rules(facts: Facts, options: Options, draft: Draft) -> Iterator[str
     """What to know of rules that ask for a normalization and bring none."""
     skips = {skip.site: skip for skip in reversed(draft.skips)}
     normalized = {edit.site for edit in draft.edits if edit.kind == "insert"}
-    normalized |= {site for site, skip in skips.items() if skip.reason is Reason.COVERED}
+    normalized |= {
+        site for site, skip in skips.items() if skip.reason is Reason.COVERED and _is_within(site, options["parts"])
+    }
     for glob, position in options["rules"]:
-        named = [site for site in facts.graph.walk() if matches(site.path, glob)]
-        if position in ("auto", "before", "after") and normalized.isdisjoint(site.address for site in named):
-            site = named[0]
+        named = [site for site in facts.graph.walk() if matches(site.path, glob) and not site.is_input]
+        if position not in ("auto", "before", "after") or not normalized.isdisjoint(each.address for each in named):
+            continue
+        for site in sorted(named, key=lambda each: each.address not in skips)[:1]:
             skip = skips.get(site.address)
-            why = skip.detail if skip else f"{type_of(site.operation).__name__} is nothing that it goes beside"
+            why = skip.detail if skip else f"{type_of(site.operation).__name__} is nothing that positions are for"
             yield f"The rule ({glob!r}, {position!r}) puts no normalization anywhere. {site.address}: {why}."
 
 
@@ -79,11 +82,15 @@ def _within_parts(outcomes: Iterable[Edit | Skip], parts: Sequence[str] | None) 
     """What is proposed for the parts that were named, a skip for each other site."""
     left: set[str] = set()
     for each in outcomes:
-        if parts is None or isinstance(each, Skip) or any(each.site.startswith(f"{part}/") for part in parts):
+        if isinstance(each, Skip) or _is_within(each.site, parts):
             yield each
         elif each.site not in left:
             left.add(each.site)
             yield Skip(each.site, Reason.OTHER_PART, "the option parts does not name it")
+
+
+def _is_within(address: str, parts: Sequence[str] | None) -> bool:
+    return parts is None or any(address.startswith(f"{part}/") for part in parts)
 
 
 def _check_globs(facts: Facts, options: Options, draft: Draft) -> None:

@@ -154,6 +154,9 @@ class _Placer:
             Refusal: if it gets none.
         """
         rule = rule_for(self._options, *block.paths)
+        check_left_alone_by(rule)
+        if self._options["position"] == "none" and rule is None and self._facts.blocks.is_normalized(block.linear):
+            raise Refusal(Reason.NORMALIZED, "its block is normalized already")
         self._check_asked_for(rule)
         if rule is None:
             self._check_left_alone(block)
@@ -174,7 +177,6 @@ class _Placer:
         return position
 
     def _check_asked_for(self, rule: RulePosition | None) -> None:
-        check_left_alone_by(rule)
         if self._options["position"] == "none" and rule is None:
             raise Refusal(Reason.POSITION, 'position="none"')
 
@@ -248,6 +250,7 @@ class _Placer:
         before = rule == "before" or (rule in (None, "auto") and self._pre_activates(site, name))
         try:
             if not before and rule != "after":
+                check_left_alone_by(rule)
                 self._check_asked_for(rule)
                 if self._facts.blocks.comes_from_normalization(site):
                     raise Refusal(Reason.NORMALIZED, "what it acts on is normalized already")

@@ -282,9 +282,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
             x = ops.cast(x, self.compute_dtype)
         axis = self.axis % len(x.shape)
         dtype = _kernels.dtype_of_statistics(x)
-        channels = (x.shape[axis],)
-        gamma = ops.ones(channels, dtype) if self.gamma is None else ops.cast(self.gamma, dtype)
-        beta = ops.zeros(channels, dtype) if self.beta is None else ops.cast(self.beta, dtype)
+        gamma = ops.ones(self.moving_mean.shape, dtype) if self.gamma is None else ops.cast(self.gamma, dtype)
+        beta = ops.zeros(self.moving_mean.shape, dtype) if self.beta is None else ops.cast(self.beta, dtype)
         if training and self.trainable and not self.frozen_statistics:
             outputs = self._normalize_batch(x, gamma, beta, mask, axis)
         else:
@@ -363,7 +362,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         """The variance of which the one of so many values is a sample, if that is asked for, and if they are enough."""
         if not self.unbiased_variance:
             return variance, count > 0
-        return variance * (count / ops.maximum(count - 1, 1)), count > 1
+        others = max(count - 1, 1) if isinstance(count, int) else ops.maximum(count - 1, 1)
+        return variance * (count / others), count > 1
 
     def _average_of_ghosts(self, results: Normalized) -> tuple[Any, Any, Any]:
         _, mean, variance, count = results

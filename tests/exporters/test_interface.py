@@ -202,6 +202,25 @@ def test_names_that_tensorflow_does_not_take(name, kind, tmp_path):
         assert list(kerasbn.export(model, path).inputs) == [name]
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "told_apart"), [("A", "a", False), ("a.b", "a_b", False), ("a1", "a_1", True)]
+)
+def test_names_that_tensorflow_does_not_tell_apart(one, other, told_apart, tmp_path):
+    inputs = [keras.Input((4,), name=name) for name in (one, other)]
+    model = keras.Model(inputs, layers.Dense(2, name="y")(layers.Add()(inputs)))
+    if not told_apart:
+        with pytest.raises(UnsupportedModelError, match=f"no input of the name '{other}' beside its others"):
+            kerasbn.export(model, tmp_path / "model")
+    else:
+        assert list(kerasbn.export(model, tmp_path / "model").inputs) == [one, other]
+
+
+def test_the_way_out_names_the_input_as_the_model_does(tmp_path):
+    model = CASES["several inputs and outputs"][0]()
+    with pytest.raises(UnsupportedModelError, match=r"names=\{'image': 'x'\}"):
+        kerasbn.export(model, tmp_path / "model", names={"image": "class"})
+
+
 # A precision, and the types of input, output and weights in the file.
 PRECISIONS = {"float32": "float32", "keep": "float64"}
 

@@ -159,6 +159,14 @@ def test_xla_compiles_one_form_alone():
     assert "batch-norm" not in compiled
 
 
+@pytest.mark.tensorflow
+def test_inference_where_the_channels_are_not_known_any_more():
+    layer = built((4, 3), center=False, scale=False)
+    function = tf.function(lambda x: layer(x, training=False), input_signature=[tf.TensorSpec((None, None))])
+    x = data((4, 3))
+    assert_close(layer(x, training=False), function(x), 1e-5)
+
+
 @pytest.mark.parametrize("arguments", [{"center": False}, {"scale": False}, {"center": False, "scale": False}])
 def test_without_gamma_or_beta(arguments):
     shape = (4, 3, 3, 2)

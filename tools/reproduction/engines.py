@@ -21,7 +21,7 @@ def engine(model: keras.Model, examples: Examples, scores: Scores, xla: bool) ->
     """What trains and evaluates, a step being Keras's own `train_step`.
 
     Args:
-        model: The compiled model.
+        model: The compiled model, without metrics.
         examples: What a batch consists of.
         scores: What evaluates `model`.
         xla: Whether XLA compiles the steps. Under JAX it always does.
@@ -50,7 +50,9 @@ def _jax(model: keras.Model, examples: Examples, scores: Scores, xla: bool) -> E
 
     nothing = [keras.ops.zeros((1, *output.shape[1:])) for output in model.outputs]
     labels = examples(np.zeros((1, 3), "int32"))[1]
-    model.compute_loss(None, labels, nothing if len(nothing) > 1 else nothing[0])  # the metrics get their variables
+    model.compute_loss(
+        None, labels, nothing if len(nothing) > 1 else nothing[0]
+    )  # what tracks losses gets its variables
     groups = (model.trainable_variables, model.non_trainable_variables)
     groups = (*groups, model.optimizer.variables, model.metrics_variables)
 

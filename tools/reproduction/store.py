@@ -19,12 +19,12 @@ class Store:
         version: The version of the code.
 
     Attributes:
-        spent: The seconds that took what was in the file already.
+        spent: The seconds that took what was asked for and known.
     """
 
     def __init__(self, path: Path | None = None, version: str = "") -> None:
         self._path = path
-        self._known: dict[str, Any] = {}
+        self._known: dict[str, tuple[Any, float]] = {}
         self.spent = 0.0
         if path is None:
             return
@@ -32,8 +32,7 @@ class Store:
         lines = path.read_text().splitlines() if path.exists() else []
         if lines[:1] == [json.dumps(version)]:
             for name, value, seconds in map(json.loads, filter(_is_whole, lines[1:])):
-                self._known[name] = value
-                self.spent += seconds
+                self._known[name] = value, seconds
         else:
             path.write_text(json.dumps(version))
 
@@ -47,13 +46,17 @@ class Store:
         if self._path is None:
             return compute()
         name = json.dumps(key)
-        if name not in self._known:
-            begin = time.perf_counter()
-            self._known[name] = compute()
-            line = json.dumps([name, self._known[name], time.perf_counter() - begin])
-            with self._path.open("a") as file:
-                file.write(f"\n{line}")  # on a line of its own, whatever was cut
-        return self._known[name]
+        if name in self._known:
+            value, seconds = self._known[name]
+            self.spent += seconds
+            return value
+        begin = time.perf_counter()
+        value = compute()
+        seconds = time.perf_counter() - begin
+        self._known[name] = value, 0.0
+        with self._path.open("a") as file:
+            file.write("\n" + json.dumps([name, value, seconds]))  # on a line of its own, whatever was cut
+        return value
 
     def forget(self) -> None:
         """Remove the file, once all is done."""

@@ -147,7 +147,7 @@ class Trainer:
         rates = self.model.optimizer.learning_rate
         for variable in self.model.optimizer.variables:
             if variable is not rates:
-                variable.assign(np.zeros(variable.shape))
+                variable.assign(ops.zeros_like(variable.value))
         if rate is not None:
             self.model.optimizer.learning_rate = rate
 

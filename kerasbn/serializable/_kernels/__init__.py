@@ -64,27 +64,27 @@ def infer(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, *, epsilon: f
 
         if tensorflow.can_infer(x, axis):
             return tensorflow.infer(x, mean, variance, gamma, beta, epsilon)
-    return _light().infer(x, mean, variance, gamma, beta, epsilon, axis)
+    return _small_operations().infer(x, mean, variance, gamma, beta, epsilon, axis)
 
 
 def all_finite(mean: Any, variance: Any) -> Any:
     """Whether statistics are finite throughout."""
-    return _light().all_finite(mean, variance)
+    return _small_operations().all_finite(mean, variance)
 
 
 def moved(moving: keras.Variable, batch: Any, rate: Any, seen: Any) -> Any:
     """What a moving statistic becomes.
 
     Args:
-        moving: It.
+        moving: The moving statistic.
         batch: That of the batch.
         rate: The share at which it comes in: a number, or one for each channel.
         seen: Whether it does: a boolean, or one for each channel.
     """
-    return _light().moved(moving, batch, rate, seen)
+    return _small_operations().moved(moving, batch, rate, seen)
 
 
-def _light() -> Any:
+def _small_operations() -> Any:
     """Where the small operations are: torch runs them one by one, and each takes longer to get to by way of Keras."""
     if keras.backend.backend() == "torch":
         from kerasbn.serializable._kernels import torch

@@ -1,4 +1,4 @@
-"""A gate is left alone, or normalized ahead of its sigmoid: behind it two of four networks come out clearly worse,
+"""A gate is left alone, or normalized ahead of its sigmoid: behind it two of four networks come out worse than so,
 none better.
 
 A value in (0, 1) that multiplies: convolutions on signals like those of MNIST-1D with gated linear
