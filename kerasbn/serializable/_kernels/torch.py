@@ -57,7 +57,7 @@ def infer(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, epsilon: floa
     """Normalize with the statistics given."""
     form = (-1, *(1 for _ in x.shape[axis + 1 :]))
     mean, scale, beta = (each.reshape(form) for each in (mean, (variance + epsilon).rsqrt() * gamma, beta))
-    return torch.addcmul(beta, x.to(gamma.dtype) - mean, scale).to(x.dtype)
+    return (x.to(gamma.dtype) - mean).mul_(scale).add_(beta).to(x.dtype)
 
 
 def all_finite(mean: Any, variance: Any) -> Any:
