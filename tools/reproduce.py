@@ -91,7 +91,7 @@ def command(name: str, budget: Budget, device: str | None) -> str:
     backend = keras.backend.backend()
     parts = (
         *([] if backend == "tensorflow" else [f"KERAS_BACKEND={backend}"]),
-        f"python tools/reproduce.py {name} --seeds {budget.seeds}",
+        f"python tools/reproduce.py {name} --seeds {budget.seeds} --sweep-seeds {budget.sweep_seeds}",
         *(["--mnist FILE"] if budget.mnist and name in PAPER else []),
         *([f"--device {device}"] if device else []),
     )

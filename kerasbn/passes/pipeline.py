@@ -70,9 +70,9 @@ def notes_on_rules(facts: Facts, options: Options, draft: Draft) -> Iterator[str
     }
     for glob, position in options["rules"]:
         named = [site for site in facts.graph.walk() if matches(site.path, glob) and not site.is_input]
-        if position not in ("auto", "before", "after") or not normalized.isdisjoint(each.address for each in named):
-            continue
-        for site in sorted(named, key=lambda each: each.address not in skips)[:1]:
+        asks = position in ("auto", "before", "after") and named
+        if asks and normalized.isdisjoint(site.address for site in named):
+            site = next((each for each in named if each.address in skips), named[0])
             skip = skips.get(site.address)
             why = skip.detail if skip else f"{type_of(site.operation).__name__} is nothing that positions are for"
             yield f"The rule ({glob!r}, {position!r}) puts no normalization anywhere. {site.address}: {why}."

@@ -154,10 +154,7 @@ class _Placer:
             Refusal: if it gets none.
         """
         rule = rule_for(self._options, *block.paths)
-        check_left_alone_by(rule)
-        if self._options["position"] == "none" and rule is None and self._facts.blocks.is_normalized(block.linear):
-            raise Refusal(Reason.NORMALIZED, "its block is normalized already")
-        self._check_asked_for(rule)
+        self._check_asked_for(rule, block.linear)
         if rule is None:
             self._check_left_alone(block)
         if channel_axis(cast("keras.layers.Layer", block.linear.operation)) is None:
@@ -176,9 +173,15 @@ class _Placer:
             self._check(site.outputs[0], self._channel_axis(site))
         return position
 
-    def _check_asked_for(self, rule: RulePosition | None) -> None:
+    def _check_asked_for(self, rule: RulePosition | None, site: CallSite) -> None:
+        check_left_alone_by(rule)
         if self._options["position"] == "none" and rule is None:
+            self._check_not_normalized(site)  # the better reason, if it is one
             raise Refusal(Reason.POSITION, 'position="none"')
+
+    def _check_not_normalized(self, site: CallSite) -> None:
+        if self._facts.blocks.is_normalized(site):
+            raise Refusal(Reason.NORMALIZED, "its block is normalized already")
 
     def _check_left_alone(self, block: _Block) -> None:
         """Refuse what is left alone but for a rule."""
@@ -197,8 +200,7 @@ class _Placer:
             raise Refusal(Reason.ATTENTION, "yields what an attention multiplies")
         if users and all(self._flow.role(user) in OPAQUE and _joins(user) for user in users):
             raise Refusal(Reason.OPAQUE, f"joins others in {users[0].address}, which is not looked into")
-        if self._facts.blocks.is_normalized(site):
-            raise Refusal(Reason.NORMALIZED, "its block is normalized already")
+        self._check_not_normalized(site)
         if self._options["position"] == "auto" and site in self._facts.normalized_branches:
             raise Refusal(Reason.NORMALIZED, "its residual branch is normalized already")
         if self._options["position"] in ("auto", "before") and self._facts.trunk.is_joined_by(site):
@@ -250,8 +252,7 @@ class _Placer:
         before = rule == "before" or (rule in (None, "auto") and self._pre_activates(site, name))
         try:
             if not before and rule != "after":
-                check_left_alone_by(rule)
-                self._check_asked_for(rule)
+                self._check_asked_for(rule, site)
                 if self._facts.blocks.comes_from_normalization(site):
                     raise Refusal(Reason.NORMALIZED, "what it acts on is normalized already")
                 raise Refusal(Reason.NOT_AFTER_LINEAR, "does not follow a linear layer")

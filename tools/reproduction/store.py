@@ -46,16 +46,16 @@ class Store:
         if self._path is None:
             return compute()
         name = json.dumps(key)
-        if name in self._known:
-            value, seconds = self._known[name]
-            self.spent += seconds
-            return value
-        begin = time.perf_counter()
-        value = compute()
-        seconds = time.perf_counter() - begin
-        self._known[name] = value, 0.0
-        with self._path.open("a") as file:
-            file.write("\n" + json.dumps([name, value, seconds]))  # on a line of its own, whatever was cut
+        if name not in self._known:
+            begin = time.perf_counter()
+            value = compute()
+            line = json.dumps([name, value, time.perf_counter() - begin])
+            with self._path.open("a") as file:
+                file.write(f"\n{line}")  # on a line of its own, whatever was cut
+            self._known[name] = value, 0.0
+        value, seconds = self._known[name]
+        self._known[name] = value, 0.0  # once is enough
+        self.spent += seconds
         return value
 
     def forget(self) -> None:
