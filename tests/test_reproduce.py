@@ -62,7 +62,7 @@ def _experiment(name):
 
 
 NETWORKS = {
-    "inception": lambda: [_experiment("inception")._inception("relu", (28, 28, 1))],
+    "inception": lambda: [importlib.import_module("reproduction.small_inception").small_inception((28, 28, 1))],
     "resnets": lambda: [make(0) for make in _experiment("resnets")._networks(20, (28, 28, 1)).values()],
     "default": lambda: [build() for build, *_ in _experiment("default")._kinds().values()],
     "trained": lambda: [build() for build, *_ in _experiment("trained").NETWORKS.values()],
@@ -164,7 +164,7 @@ def test_images_are_moved_by_some_pixels():
 
 def test_local_response_normalization():
     x = np.random.default_rng(0).normal(size=(2, 3, 4, 24)).astype("float32")
-    given = importlib.import_module("reproduction.experiments.inception").LRN()(x)
+    given = importlib.import_module("reproduction.small_inception").LRN()(x)
     np.testing.assert_allclose(given, tf.nn.local_response_normalization(x), rtol=1e-5)
 
 
@@ -195,7 +195,7 @@ def test_the_best_rate_is_chosen_by_validation_on_seeds_that_are_not_reported(mo
     seen = {}
 
     class Trainer:
-        def __init__(self, model, data, every, score):
+        def __init__(self, *arguments, **options):
             pass
 
         def run(self, start, rate, seed, steps, stop_at):

@@ -33,7 +33,7 @@ EXPERIMENTS = (
     *("circles", "dropout", "gates", "input_scales", "moving_statistics", "calibration", "rate_finder"),
     *("saved_models", "everyday", "speech", "ema", "adapt", "small_batches", "compare", "trained", "regression"),
 )
-PAPER = ("paper_mnist", "inception", "resnets")
+PAPER = ("paper_mnist", "inception", "auxiliary_head", "resnets")
 """Those that take hours."""
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "reproduce"

@@ -75,6 +75,8 @@ class Task:
         target: The accuracy to be reached. Defaults to `None`: what counts is the accuracy at the end.
         every: The number of steps between two evaluations.
         measure: What is evaluated.
+        batch_size: The number of examples in a step.
+        shift: By how many pixels images are moved at most, each time that they are trained on.
         title: What it is known by, where runs are kept.
         store: Where they are kept.
     """
@@ -84,12 +86,14 @@ class Task:
     target: float | None = None
     every: int = 10
     measure: Score = accuracy
+    batch_size: int = 60
+    shift: int = 0
     title: str = ""
     store: Store = dataclasses.field(default_factory=Store)
 
     def trainer(self, make: Make) -> Trainer:
         """What trains such networks."""
-        return Trainer(make(0), self.data, self.every, score=self.measure)
+        return Trainer(make(0), self.data, self.every, self.batch_size, self.measure, shift=self.shift)
 
     def score(self, run: Run) -> float:
         """What a rate is chosen by, the greater the better."""

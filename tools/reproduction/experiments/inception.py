@@ -19,7 +19,6 @@ from typing import Any
 import click
 import keras
 import numpy as np
-from keras import ops
 
 import kerasbn
 from kerasbn.recipes import BN_X5, BN_X30
@@ -29,29 +28,13 @@ from reproduction.comparison import FIRST_SWEEP_SEED, Budget
 from reproduction.data import Dataset
 from reproduction.intervals import mean, median, ratio_of_medians
 from reproduction.report import Panel, Report, banded, percent, times
+from reproduction.small_inception import DECAY, small_inception
 from reproduction.trained import Trained
 from reproduction.training import Run, Trainer
 
 RATES = (0.003, 0.01, 0.03, 0.1)
 STEPS, EVERY, BATCH = 4000, 100, 32
-DECAY = 0.5
-"""What becomes of the rate in half of the steps of Inception."""
 BASELINE: Mapping[str, Any] = {"position": "before", "dropout": "none"}
-
-
-@keras.saving.register_keras_serializable("reproduction")
-class LRN(keras.layers.Layer):
-    """Local response normalization, which Keras has no layer for: Krizhevsky et al. (2012, section 3.3).
-
-    Its radius, bias, alpha and beta are TensorFlow's defaults: 5, 1, 1 and 0.5.
-    """
-
-    def call(self, inputs: Any) -> Any:
-        """Normalize."""
-        channels = np.arange(inputs.shape[-1])
-        near = np.abs(channels - channels[:, None]) <= 5
-        around = ops.matmul(ops.square(inputs), near.astype("float32"))
-        return inputs / ops.sqrt(1 + around)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +56,7 @@ class Variant:
 
         def make(seed: int) -> keras.Model:
             keras.utils.set_random_seed(seed)
-            model = _inception(self.activation, self.shape)
+            model = small_inception(self.shape, self.activation)
             schedule = keras.optimizers.schedules.ExponentialDecay(rate, steps // 2, DECAY)
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
             model.compile(keras.optimizers.SGD(schedule, momentum=0.9), [loss, loss], loss_weights=[1.0, 0.3])
@@ -159,31 +142,3 @@ def _panels(found: Mapping[str, list[Run]], every: int) -> list[Panel]:
         seen = [mean(column) for column in np.transpose([one.test for one in runs])]
         lines.append(banded(name, [every * (number + 1) for number in range(len(seen))], seen))
     return [Panel("By step", "steps", "test accuracy", lines, log="x")]
-
-
-def _inception(activation: str, shape: tuple[int, ...]) -> keras.Model:
-    layers = keras.layers
-    inputs = keras.Input(shape)
-
-    def conv(x: Any, width: int, size: int) -> Any:
-        regularizer = keras.regularizers.L2(1e-4)
-        kind = layers.Conv2D(width, size, padding="same", activation=activation, kernel_regularizer=regularizer)
-        return kind(x)
-
-    def block(x: Any, width: int, pool: type[keras.layers.Layer]) -> Any:
-        towers = [
-            conv(x, width, 1),
-            conv(conv(x, width, 1), width, 3),
-            conv(conv(conv(x, width // 2, 1), width, 3), width, 3),
-            conv(pool(3, strides=1, padding="same")(x), width // 2, 1),
-        ]
-        return layers.Concatenate()(towers)
-
-    x = LRN(name="lrn")(layers.MaxPooling2D()(conv(inputs, 24, 5)))
-    x = block(x, 16, layers.AveragePooling2D)
-    x = layers.MaxPooling2D()(block(x, 16, layers.MaxPooling2D))
-    x = block(x, 24, layers.AveragePooling2D)
-    auxiliary = layers.Dense(64, activation=activation)(layers.Flatten()(conv(layers.AveragePooling2D(2)(x), 16, 1)))
-    auxiliary = layers.Dense(10, name="auxiliary")(layers.Dropout(0.7)(auxiliary))
-    x = layers.GlobalAveragePooling2D()(block(x, 24, layers.MaxPooling2D))
-    return keras.Model(inputs, [layers.Dense(10, name="digit")(layers.Dropout(0.4)(x)), auxiliary])

@@ -12,65 +12,51 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import click
 import keras
-import numpy as np
 from keras import layers
 
-from reporting import Table
 from reproduction import data
-from reproduction.comparison import FIRST_SWEEP_SEED, Budget
-from reproduction.intervals import mean
+from reproduction.comparison import Budget, Candidate, Task, compare
 from reproduction.networks import Make, from_seed, rewritten
-from reproduction.report import Panel, Report, banded, percent
-from reproduction.trained import Trained
-from reproduction.training import Trainer
+from reproduction.report import Report, accuracy_panel, accuracy_table, sweep_table
 
 DEPTHS = (20, 32, 56)
-RATES = (0.003, 0.01, 0.03, 0.1)
+WITHOUT = "no BN"
+RATES, LOWER_RATES = (0.003, 0.01, 0.03, 0.1), (0.0003, 0.001, 0.003, 0.01)
+"""To choose from, with BN and without."""
 STEPS, EVERY, BATCH = 1500, 100, 64
 
 
 def run(budget: Budget) -> Report:
     """Try it."""
     digits = data.large_digit_images(budget.mnist)
-    steps, every = budget.steps(STEPS), budget.steps(EVERY)
-    rows, panels = [], []
+    tables, panels = [], []
     for depth in DEPTHS[:1] if budget.quick else DEPTHS:
-        lines = []
-        for name, make in _networks(depth, digits.shape).items():
-            trained = Trained(
-                f"{depth} layers, {name}",
-                make,
-                lambda model: Trainer(model, digits, every, BATCH, shift=digits.shape[0] // 14),
-                steps,
-                budget.store,
-            )
-            swept = {rate: float(trained.run(FIRST_SWEEP_SEED, rate).validation[-1]) for rate in budget.rates(RATES)}
-            rate = max(swept, key=lambda each: swept[each])
-            found = [trained.run(seed, rate) for seed in range(budget.seeds)]
-            shown = " ".join(f"{rate:g}: {percent(score)}" for rate, score in swept.items())
-            final = mean([float(one.test[-1]) for one in found]).text(percent)
-            rows.append((f"{depth}", name, f"{rate:g}", final, shown))
-            click.echo(" | ".join(rows[-1]), err=True)
-            seen = [mean(column) for column in np.transpose([one.test for one in found])]
-            lines.append(banded(name, [every * (number + 1) for number in range(len(seen))], seen))
-        panels.append(Panel(f"{depth} layers", "steps", "test accuracy", lines))
-    table = Table(
-        "In the end",
-        ("layers", "network", "learning rate", "test accuracy, %", "validation accuracy by rate, %"),
-        tuple(rows),
-        f"After {steps} steps, mean of {budget.seeds} seeds with a t interval; {len(digits.train[1]):,} digits to "
-        f"train on, {len(digits.test[1]):,} to test on.",
-    )
-    return Report([table], panels)
+        task = Task(
+            digits,
+            budget.steps(STEPS),
+            every=budget.steps(EVERY),
+            batch_size=BATCH,
+            shift=digits.shape[0] // 14,
+            title=f"{depth} layers",
+            store=budget.store,
+        )
+        candidates = [
+            Candidate(name, make, LOWER_RATES if name == WITHOUT else RATES)
+            for name, make in _networks(depth, digits.shape).items()
+        ]
+        results = compare(candidates, task, budget)
+        tables.append(accuracy_table(task.title, results, task))
+        tables.append(sweep_table(f"{task.title}: rates that were tried", results, task))
+        panels.append(accuracy_panel(task.title, results, task))
+    return Report(tables, panels)
 
 
 def _networks(depth: int, shape: tuple[int, ...]) -> Mapping[str, Make]:
     sgd = {"class_name": "SGD", "config": {"momentum": 0.9}}
     plain = from_seed(lambda: _resnet(depth, shape, normalized=False), sgd)
     return {
-        "no BN": plain,
+        WITHOUT: plain,
         "kerasbn": rewritten(plain),
         "the authors'": from_seed(lambda: _resnet(depth, shape, normalized=True), sgd),
     }
