@@ -11,7 +11,7 @@ import click
 
 from kerasbn.errors import KerasBNError, VerificationError, quoted
 
-DONE, NOT_VERIFIED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+DONE, NOT_VERIFIED, BAD_INPUT, INTERRUPTED, UNREAD, TERMINATED = 0, 1, 2, 130, 141, 143
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +63,8 @@ class Failure:
 
 def _foreign(error: Exception) -> str:
     """What kerasbn does not raise on purpose: the system's own refusals, and faults."""
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{str(error.filename)!r}: {error.strerror}."
+    if isinstance(error, OSError) and error.strerror:
+        return f"{str(error.filename)!r}: {error.strerror}." if error.filename else f"{error.strerror}."
     return f"{type(error).__name__}: {quoted(error)}. Please report this, with what -v prints."
 
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import io
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from kerasbn.cli.config import RECIPES, take_config, take_recipe
-from kerasbn.cli.failure import BAD_INPUT, DONE, INTERRUPTED, TERMINATED, Failure, complain
+from kerasbn.cli.failure import BAD_INPUT, DONE, INTERRUPTED, TERMINATED, UNREAD, Failure, complain
 from kerasbn.cli.help import Command, Option
 from kerasbn.cli.rule import Rate, Rule
+from kerasbn.cli.signals import Terminated, ended_by_signals
 from kerasbn.files.formats import FORMATS, LAYOUTS
 from kerasbn.options import DEFAULTS, choices
 
@@ -67,6 +64,7 @@ _BELOW = {
         ("1", "The verification failed; nothing was written."),
         (f"{BAD_INPUT}", "Bad usage or a bad file; nothing was written."),
         (f"{INTERRUPTED}, {TERMINATED}", "Interrupted (Ctrl-C), terminated (SIGTERM); nothing more was written."),
+        (f"{UNREAD}", "Nothing reads what is printed any more, as in '| head'; nothing more was written."),
     ),
 }
 
@@ -344,10 +342,12 @@ def run() -> None:
 
 def _status() -> int:
     try:
-        with _terminated_as_interrupted():
+        with ended_by_signals():
             return int(command.main(prog_name=NAME, standalone_mode=False, color=_colours()) or DONE)
+    except SystemExit:  # what click and rich end with where nothing reads what is printed
+        return UNREAD
     except click.exceptions.Abort as error:
-        terminated = isinstance(error.__context__, _Terminated)
+        terminated = isinstance(error.__context__, Terminated)
         return complain(
             f"{'terminated' if terminated else 'interrupted'}; nothing more was written.",
             TERMINATED if terminated else INTERRUPTED,
@@ -356,34 +356,6 @@ def _status() -> int:
         return complain(error.format_message(), BAD_INPUT)
     except Exception as error:
         return Failure.of(error, verbose=bool({"-v", "--verbose"} & set(sys.argv))).told()
-
-
-class _Terminated(KeyboardInterrupt):
-    """Someone has asked for an end, with SIGTERM, and gets what Ctrl-C gets: all is cleaned up."""
-
-
-@contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> NoReturn:
-        raise _Terminated
-
-    before = {number: signal.signal(number, stop) for number in _terminating()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _terminating() -> Iterator[int]:
-    """The signals that ask for an end: on Windows, where no SIGTERM comes from other processes, Ctrl-Break does."""
-    for name in ("SIGTERM", "SIGBREAK"):
-        if hasattr(signal, name):
-            yield getattr(signal, name)
 
 
 def _colours() -> bool | None:

@@ -42,9 +42,10 @@ def _module(name: str, option: str) -> ModuleType:
         sys.path.insert(0, here)
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        cause = "it calls sys.exit" if isinstance(error, SystemExit) else quoted(error)
         raise OptionError(
-            f"Option {option}: the module {name!r} cannot be imported: {quoted(error)}. Run the command where it lies, "
+            f"Option {option}: the module {name!r} cannot be imported: {cause}. Run the command where it lies, "
             "or install it."
         ) from error
     finally:

@@ -15,7 +15,7 @@ from keras import layers
 
 import kerasbn
 from kerasbn import planner
-from kerasbn.cli import config, job, main, reporting
+from kerasbn.cli import config, job, main, reporting, signals
 from kerasbn.cli.outputs import Output
 from kerasbn.exporters import onnx_file
 from tests.exporters.cases import assert_serves
@@ -810,10 +810,45 @@ def test_signals(stop, status, word, command, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["m.onnx"]
 
 
+def _ended_twice(first, second, cleaned):
+    with signals.ended_by_signals():
+        try:
+            signal.raise_signal(first)
+        finally:
+            signal.raise_signal(second)
+            cleaned.append(True)
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("first", "kind"), [(signal.SIGTERM, signals.Terminated), (signal.SIGINT, KeyboardInterrupt)])
+def test_cleaning_up_is_not_interrupted(first, kind, second):
+    cleaned = []
+    with pytest.raises(KeyboardInterrupt) as raised:
+        _ended_twice(first, second, cleaned)
+    assert (raised.type, cleaned) == (kind, [True])
+
+
+def test_cleaning_up_that_hangs_can_be_ended(monkeypatch):
+    monkeypatch.setattr(signals, "PATIENCE", 0.0)
+    cleaned = []
+    with pytest.raises(signals.Terminated):
+        _ended_twice(signal.SIGINT, signal.SIGTERM, cleaned)
+    assert not cleaned
+
+
+def test_ctrl_c_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with signals.ended_by_signals():
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_ctrl_break_is_a_signal_to_end_where_there_is_one(monkeypatch):
     monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
     before = signal.getsignal(signal.SIGUSR1)
-    with pytest.raises(KeyboardInterrupt), main._terminated_as_interrupted():
+    with pytest.raises(KeyboardInterrupt), signals.ended_by_signals():
         signal.raise_signal(signal.SIGBREAK)
     assert signal.getsignal(signal.SIGUSR1) == before
 

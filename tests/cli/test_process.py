@@ -128,6 +128,25 @@ def test_what_is_written_needs_no_kerasbn(folder, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "outputs.npy"), expected, atol=1e-5 * np.max(np.abs(expected)))
 
 
+@pytest.mark.parametrize("options", [("--dry-run",), ("-o", "new.keras", "--json"), ("-o", "new.keras")])
+def test_nothing_reads_what_is_printed(options, folder, tmp_path):
+    """Quietly, and with a status of its own: 1 would say that what was written is wrong."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-c", _RUN, folder / "m.keras", *options]
+    run = subprocess.run(command, cwd=tmp_path, env=_ENVIRONMENT, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (run.returncode, run.stderr) == (141, b"")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no disk that is always full")
+def test_what_is_printed_finds_no_room(folder):
+    command = [sys.executable, "-c", _RUN, folder / "m.keras", "--dry-run"]
+    with open("/dev/full", "w") as full:
+        run = subprocess.run(command, env=_ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (run.returncode, run.stderr) == (2, "kerasbn-rewrite: No space left on device.\n")
+
+
 def test_a_terminal_without_letters_for_the_table(folder):
     code = f"import sys; sys.stdout.reconfigure(encoding='ascii'); {_RUN}"
     process = _python(code, "m.keras", "--dry-run", cwd=folder)

@@ -91,8 +91,9 @@ def test_what_is_missing_is_named(options, message, folder, monkeypatch, capsys)
     assert message in capsys.readouterr().err
 
 
-def test_a_module_that_fails(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("code", "cause"), [("1 / 0", "division by zero"), ("raise SystemExit", "calls sys.exit")])
+def test_a_module_that_fails(code, cause, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "failing_layers.py").write_text("1 / 0")
-    with pytest.raises(OptionError, match="division by zero"):
+    (tmp_path / "failing_layers.py").write_text(code)
+    with pytest.raises(OptionError, match=cause):
         imported(["failing_layers"], ())
