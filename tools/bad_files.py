@@ -4,7 +4,7 @@
     python tools/bad_files.py --only "deep"         # those whose name has this in it, and how it went with each
     python tools/bad_files.py --shown               # the messages too
 
-Each file is one of those in `tools/harm/good.py` with one of the harms in `tools/harm/harms.py` done to it. It has to
+Each file is one of those in `tools/harm/good.py` with one of the harms in `tools/harm/` done to it. It has to
 be refused in one line (by the command with status 2), or to be read as what it says; without a traceback, a file left,
 or code run, in bounded memory and time. A worker keeps TensorFlow loaded; that it dies or hangs is a fault too. POSIX
 alone.
@@ -29,7 +29,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import click
 
 from harm import good
-from harm.harms import Harm, every
+from harm.harm import Harm
+from harm.harms import every
 from harm.judging import CHANGED, REFUSED, SAME, Judge
 
 PAGE = Path(__file__).parent.parent / "docs" / "support" / "bad_files.md"

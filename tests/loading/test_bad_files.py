@@ -28,19 +28,20 @@ def test_a_part_of_them(tmp_path, monkeypatch):
 
 def test_a_judge_sees_faults(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(TOOLS)
-    from harm import good, harms, judging
+    from harm import good, judging
+    from harm.harm import CANARY, Harm
 
     judge = judging.Judge(good.make(tmp_path), good.KINDS)
     kind = good.KINDS[0]
     faults = {
-        "code was run": lambda path, **_: Path(harms.CANARY).touch(),
+        "code was run": lambda path, **_: Path(CANARY).touch(),
         "files were left": lambda path, **_: path.with_name("left").touch(),
         "KeyError got out": lambda path, **_: {}["x"],
         "no line to read": lambda path, **_: _raise(judging.ModelFileError("two\nlines")),
     }
     for fault, read in faults.items():
         monkeypatch.setattr(judging, "read", read)
-        outcome, _ = judge.outcome(harms.Harm("none", "none", kind, lambda folder: None))
+        outcome, _ = judge.outcome(Harm("none", "none", kind, lambda folder: None))
         assert outcome.startswith("FAULT: ")
         assert fault in outcome or (fault == "code was run" and "code" in outcome)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -16,6 +17,8 @@ import numpy as np
 from keras import layers
 
 FAMILIES = Path(__file__).parent.parent.parent / "tests" / "loading" / "keras2"
+WEIGHTS = "model.weights.h5"
+"""The HDF5 file in an archive."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +50,26 @@ class Kind:
         """The name of the HDF5 file among them."""
         return next((each for each in (self.path, self.weights or "") if each.endswith(".h5")), None)
 
-    def hdf5(self, folder: Path) -> Path:
-        """The HDF5 file among them."""
-        return folder / str(self.hdf5_name)
+    @contextlib.contextmanager
+    def opened_hdf5(self, folder: Path) -> Iterator[h5py.File]:
+        """The HDF5 file, in an archive too, to be changed."""
+        archive = None if self.hdf5_name else folder / self.path
+        path = folder / (self.hdf5_name or "inside.h5")
+        if archive:
+            with zipfile.ZipFile(archive) as content:
+                path.write_bytes(content.read(WEIGHTS))
+        with h5py.File(path, "r+", libver="latest") as file:
+            yield file
+        if archive:
+            repacked(archive, {WEIGHTS: path.read_bytes()})
+            path.unlink()
+
+    @property
+    def read_parts(self) -> tuple[int, ...]:
+        """Which of its files are read; in a SavedModel there are others, for serving alone."""
+        if self.name.startswith("SavedModel"):
+            return (1, 3, 4)
+        return tuple(range(3 if self.name.startswith("TensorFlow.js") else 2 if self.weights else 1))
 
     def config(self, folder: Path) -> dict[str, Any]:
         """The class and config of the model."""
@@ -145,6 +165,17 @@ def repacked(
                 archive.writestr(name, content)
         if further is not None:
             further(archive)
+
+
+def weights_of(file: h5py.File) -> list[h5py.Dataset]:
+    """The weights in an HDF5 file."""
+    found: list[h5py.Dataset] = []
+    file.visititems(lambda _, item: found.append(item) if _is_weight(item) else None)
+    return found
+
+
+def _is_weight(item: Any) -> bool:
+    return isinstance(item, h5py.Dataset) and item.dtype.kind == "f" and item.ndim > 0
 
 
 def _config_of_archive(path: Path) -> Any:

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from harm.good import Kind
-from harm.harms import CANARY, Harm
+from harm.harm import CANARY, Harm
 from kerasbn import ModelFileError, OptionError
 from kerasbn.cli.main import _status
 from kerasbn.loading.load import read
