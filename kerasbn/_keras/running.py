@@ -117,4 +117,15 @@ def is_traced(tensor: Any) -> bool:
             return bool(tensorflow.is_symbolic_tensor(tensor))
         case "jax":
             return isinstance(tensor, jax.core.Tracer)
+        case "torch":
+            return not _has_storage(tensor)
     return False
+
+
+def _has_storage(tensor: Any) -> bool:
+    """Whether a tensor of torch lies in memory; one in a function that `torch.func` transforms does not."""
+    try:
+        tensor.data_ptr()
+    except RuntimeError:
+        return False
+    return True

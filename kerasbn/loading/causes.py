@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import zlib
 
@@ -15,6 +16,8 @@ _MALFORMED = (
 """What arises where something else is read than what Keras writes."""
 
 _LONGEST = 800
+NOT_COMPILED = "The model is not compiled: what it was compiled with cannot be read"
+"""The start of a note on a model that is read without."""
 
 
 def cause(error: Exception) -> str:
@@ -24,6 +27,8 @@ def cause(error: Exception) -> str:
     message = quoted(error)
     if "safe_mode" in message or "unsafe" in message:
         return "it holds code (a Lambda layer). If you trust its source, allow that with safe=False (--unsafe)"
+    if unknown := re.search(r"Could not interpret [\w ]* identifier: '?(\w+)", message):
+        return f"it needs {missing(unknown[1], 'loss, metric or optimizer')}"
     for known in ("Could not locate ", "Unknown layer: "):
         if known in message:
             name = message.partition(known)[2].split("'")[1::2]
@@ -41,10 +46,10 @@ def line(message: str) -> str:
     return plain if len(plain) <= _LONGEST else f"{plain[: _LONGEST // 2]} ... {plain[-_LONGEST // 2 :]}"
 
 
-def missing(name: str) -> str:
+def missing(name: str, what: str = "class") -> str:
     """What to say of a class or function that is not there."""
     plain = name.rpartition(">")[2]
     return (
-        f"the class {name!r}, which is neither Keras 3's nor registered here. Pass custom_objects={{{plain!r}: ...}}, "
+        f"the {what} {name!r}, which is neither Keras 3's nor registered here. Pass custom_objects={{{plain!r}: ...}}, "
         f"or on the command line --import with the module that registers it, or --custom-objects MODULE:{plain}"
     )

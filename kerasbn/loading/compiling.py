@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 
 from kerasbn import _keras
-from kerasbn.errors import ModelFileError, quoted
+from kerasbn.errors import ModelFileError
+from kerasbn.loading.causes import NOT_COMPILED, cause, missing
 from kerasbn.loading.configs import class_of, plain
 from kerasbn.loading.contents import Weight
-from kerasbn.loading.weights import set_weight
+from kerasbn.loading.weights import check_shape, set_weight
 
 _OF_OPTIMIZERS = ("jit_compile", "is_legacy_optimizer", "decay")
 
@@ -32,7 +34,7 @@ def compiled(
         with keras.saving.CustomObjectScope(dict(custom_objects)):
             _compile(model, training)
     except Exception as error:
-        yield f"The model is not compiled: what it was compiled with cannot be read ({quoted(error)})."
+        yield f"{NOT_COMPILED}: {cause(error)}."
         return
     optimizer = model.optimizer
     if optimizer is None:
@@ -73,7 +75,7 @@ def _optimizer(entry: Mapping[str, Any]) -> Any:
     if kind in ("RMSprop", "SGD", "Adam") and config.get("momentum", 0) is None:
         del config["momentum"]
     config = {key: value for key, value in config.items() if key not in _OF_OPTIMIZERS}
-    return keras.optimizers.deserialize({"class_name": kind, "config": config})
+    return _made(keras.optimizers.deserialize, kind, config)
 
 
 def _each(read: Callable[[Any], Any], value: Any) -> Any:
@@ -94,7 +96,7 @@ def _loss(value: Any) -> Any:
     config = {key: each for key, each in value["config"].items() if key not in ("fn", "axis")}
     if config.get("reduction") == "auto":
         config["reduction"] = "sum_over_batch_size"
-    return keras.losses.deserialize({"class_name": class_of(value), "config": config})
+    return _made(keras.losses.deserialize, class_of(value), config)
 
 
 _SHORT_NAMES = ("accuracy", "acc", "crossentropy", "ce", "mse", "mae", "mape", "msle")
@@ -110,14 +112,32 @@ def _metric(value: Any) -> Any:
     if value["class_name"] == "MeanMetricWrapper":
         name = config["fn"] if isinstance(config["fn"], str) else config["fn"]["config"]
         return config["name"] if config["name"] in _SHORT_NAMES or config["name"] == name else name
-    return keras.metrics.deserialize({"class_name": class_of(value), "config": config})
+    return _made(keras.metrics.deserialize, class_of(value), config)
 
 
-_SLOTS = {"m": "momentum", "v": "velocity", "vhat": "velocity_hat"}
+def _made(deserialize: Callable[[dict[str, Any]], Any], kind: str, config: Mapping[str, Any]) -> Any:
+    """What a class makes of a config; for one that it does not know Keras gives its name back."""
+    made = deserialize({"class_name": kind, "config": config})
+    if isinstance(made, str):
+        raise ModelFileError(f"it needs {missing(kind)}")
+    return made
+
+
+_SLOTS: Mapping[str, tuple[str, ...]] = {
+    "m": ("momentum",),
+    "v": ("velocity", "norm"),
+    "vhat": ("velocity_hat",),
+    "rms": ("velocity",),
+    "momentum": ("momentum",),
+    "mg": ("average_gradient",),
+    "accum_grad": ("accumulated_grad",),
+    "accum_var": ("accumulated_delta_var",),
+}
+"""What the optimizers before Keras 2.11 keep of each weight, and what it is called in Keras 3."""
 
 
 def _fill(optimizer: keras.optimizers.Optimizer, weights: Sequence[Weight]) -> None:
-    """Give an optimizer its variables.
+    """Give an optimizer its variables, all of them or none.
 
     Raises:
         ModelFileError: if they are not those of the file.
@@ -134,10 +154,12 @@ def _fill(optimizer: keras.optimizers.Optimizer, weights: Sequence[Weight]) -> N
     ]
     if len(rest) != len(own):
         raise ModelFileError(f"it has {len(own)} variables, and there are {len(rest)} in the file")
-    if _is_by_slot(rest):
-        rest = [rest[at] for at in _interleaved(len(rest), rest)]
-    set_weight(iterations, first.value, "the optimizer")
-    for variable, weight in zip(own, rest, strict=True):
+    if all(_last(each.name) in _SLOTS for each in rest):
+        rest = list(_as_variables_are(own, rest))
+    pairs = [(iterations, first), *zip(own, rest, strict=True)]
+    for variable, weight in pairs:
+        check_shape(variable, weight.value, "the optimizer")
+    for variable, weight in pairs:
         set_weight(variable, weight.value, "the optimizer")
 
 
@@ -145,11 +167,12 @@ def _last(name: str) -> str:
     return name.partition(":")[0].rpartition("/")[2]
 
 
-def _is_by_slot(weights: Sequence[Weight]) -> bool:
-    """Whether the variables are of the optimizers before Keras 2.11: first all of one kind, then all of the other."""
-    return bool(weights) and all(_last(each.name) in _SLOTS for each in weights)
-
-
-def _interleaved(count: int, weights: Sequence[Weight]) -> list[int]:
-    kinds = len({_last(each.name) for each in weights})
-    return [kind * (count // kinds) + at for at in range(count // kinds) for kind in range(kinds)]
+def _as_variables_are(own: Sequence[keras.Variable], weights: Sequence[Weight]) -> Iterator[Weight]:
+    """What optimizers before Keras 2.11 have, in the order of those of Keras 3: there all of one kind come together."""
+    of_kind = {kind: iter([each for each in weights if _last(each.name) == kind]) for kind in _SLOTS}
+    for variable in own:
+        kinds = [kind for kind, names in _SLOTS.items() if any(variable.path.endswith(f"_{name}") for name in names)]
+        weight = next(itertools.chain(*(of_kind[kind] for kind in kinds)), None)
+        if weight is None:
+            raise ModelFileError(f"its variable {variable.path!r} is not in the file")
+        yield weight

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kerasbn.errors import KerasBNError, ModelFileError
-from kerasbn.loading.causes import cause, line
+from kerasbn.loading.causes import NOT_COMPILED, cause, line
 from kerasbn.loading.contents import Contents
 from kerasbn.loading.kinds import Kind, kind_of
 from kerasbn.loading.safety import check_archive, check_code, check_config, check_hdf5, room_for
@@ -173,13 +174,27 @@ def _of_keras_3(
 
     from kerasbn import _keras
 
-    check_config(config, safe=safe, registered=lambda name: keras.saving.get_registered_object(name, custom_objects))
-    with _keras.variables_within(room_for(_size(path))), _blamed_on(version):
-        if architecture is None:
-            return Loaded(keras.models.load_model(str(path), custom_objects=custom_objects, safe_mode=safe))
-        model = keras.saving.deserialize_keras_object(architecture, custom_objects, safe_mode=safe)
-        model.load_weights(str(path))
-    return Loaded(model)
+    registered = functools.partial(keras.saving.get_registered_object, custom_objects=custom_objects)
+    training = config.pop("compile_config", None) if isinstance(config, dict) else None
+    check_config(config, safe=safe, registered=registered)
+    check_code(training, "what it was compiled with", safe=safe)
+    room = room_for(_size(path))
+
+    def load(**options: Any) -> keras.Model:
+        with _keras.variables_within(room):
+            return keras.models.load_model(str(path), custom_objects=custom_objects, safe_mode=safe, **options)
+
+    with _blamed_on(version):
+        if architecture is not None:
+            with _keras.variables_within(room):
+                model = keras.saving.deserialize_keras_object(architecture, custom_objects, safe_mode=safe)
+                model.load_weights(str(path))
+            return Loaded(model)
+        try:
+            check_config(training, safe=safe, registered=registered)
+            return Loaded(load())
+        except Exception as error:  # if that is not of the model itself, which then fails again
+            return Loaded(load(compile=False), (f"{NOT_COMPILED}: {cause(error)}.",))
 
 
 @contextmanager

@@ -130,12 +130,21 @@ def set_weight(variable: keras.Variable, value: np.ndarray[Any, Any], where: str
     Raises:
         ModelFileError: if their shapes differ.
     """
+    check_shape(variable, value, where)
+    _keras.set_value(variable, value)
+
+
+def check_shape(variable: keras.Variable, value: np.ndarray[Any, Any], where: str) -> None:
+    """See that a variable can be given a value.
+
+    Raises:
+        ModelFileError: if their shapes differ.
+    """
     if tuple(variable.shape) != value.shape:
         raise ModelFileError(
             f"{where} has a weight {variable.path!r} of shape {tuple(variable.shape)}, and in the file it has "
             f"{value.shape}"
         )
-    _keras.set_value(variable, value)
 
 
 class _Grouped:
