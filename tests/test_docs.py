@@ -34,7 +34,7 @@ WITHOUT_EXAMPLE = ("Edit", "Error", "Finding", "Kind", "Reason", "Skip")
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)  # names start over; a garbage collection takes a second by now
     return tmp_path
 
 

@@ -21,7 +21,7 @@ def _snippets(language):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    keras.utils.clear_session()  # names such as "dropout_1" count from the start of a program
+    keras.utils.clear_session(free_memory=False)  # names such as "dropout_1" count from the start of a program
     return tmp_path
 
 

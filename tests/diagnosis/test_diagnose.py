@@ -193,7 +193,7 @@ def _data(fault):
 
 @pytest.fixture(autouse=True)
 def names():
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)

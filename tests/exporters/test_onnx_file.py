@@ -114,7 +114,7 @@ def test_opsets(opset, tmp_path):
     ],
 )
 def test_weights_are_called_as_their_variables(build, names, tmp_path):
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     model = randomize(build())
     proto = _exported(model, tmp_path, verify=False)
     matrices = {variable.path for variable in model.variables if sum(size > 1 for size in variable.shape) > 1}

@@ -115,6 +115,48 @@ def test_refused_by_name(family, kind, unpacked):
     assert len(str(caught.value).splitlines()) == 1
 
 
+class OfMine(keras.layers.Dense):
+    """A layer that someone has written for Keras 2, and now for Keras 3."""
+
+
+@pytest.mark.parametrize("kind", ["model.h5", "model.json"])
+def test_layers_of_ones_own(kind, unpacked, tmp_path):
+    folder = tmp_path / "dense"
+    shutil.copytree(unpacked("dense"), folder)
+    if kind == "model.json":
+        text = (folder / kind).read_text()
+        (folder / kind).write_text(text.replace('"Dense"', '"Custom>OfMine"'))
+        with h5py.File(folder / "model.weights.h5", "r+") as file:
+            (layers,) = (file[name] for name in file if any(each.startswith("dense") for each in file[name]))
+            for name in [name for name in layers if name.startswith("dense")]:
+                layers.move(name, name.replace("dense", "of_mine"))
+    else:
+        with h5py.File(folder / kind, "r+") as file:
+            file.attrs["model_config"] = file.attrs["model_config"].replace('"Dense"', '"Custom>OfMine"')
+    with pytest.raises(ModelFileError, match="--custom-objects MODULE:OfMine"):
+        _read(folder, kind)
+    model = _read(folder, kind, custom_objects={"OfMine": OfMine}).model
+    assert any(isinstance(layer, OfMine) for layer in model.layers)
+    inputs, (expected,) = _recorded(folder)
+    np.testing.assert_allclose(_outputs(model, inputs)[0], expected, atol=1e-6)
+
+
+def test_names_of_large_models(unpacked, tmp_path):
+    """HDF5 has 64 KB for an attribute, so that Keras puts long lists into several."""
+    path = tmp_path / "model.h5"
+    shutil.copy(unpacked("dense") / "model.h5", path)
+    with h5py.File(path, "r+") as file:
+        for group, attribute in [
+            (file["model_weights"], "layer_names"),
+            *((group, "weight_names") for group in file["model_weights"].values() if "weight_names" in group.attrs),
+        ]:
+            names = group.attrs[attribute]
+            del group.attrs[attribute]
+            group.attrs[f"{attribute}0"], group.attrs[f"{attribute}1"] = names[:1], names[1:]
+    inputs, (expected,) = _recorded(unpacked("dense"))
+    np.testing.assert_allclose(_outputs(read(path).model, inputs)[0], expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", KINDS[:3])
 def test_what_it_was_compiled_with_comes_along(kind, unpacked):
     model, notes = _read(unpacked("compiled"), kind)
