@@ -344,7 +344,9 @@ def _status() -> int:
     try:
         with ended_by_signals():
             return int(command.main(prog_name=NAME, standalone_mode=False, color=_colours()) or DONE)
-    except SystemExit:  # what click and rich end with where nothing reads what is printed
+    except SystemExit as error:
+        if error.code != 1:  # with that click and rich end where nothing reads what is printed
+            raise
         return UNREAD
     except click.exceptions.Abort as error:
         terminated = isinstance(error.__context__, Terminated)
