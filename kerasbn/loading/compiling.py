@@ -10,7 +10,7 @@ import keras
 
 from kerasbn import _keras
 from kerasbn.errors import ModelFileError
-from kerasbn.loading.causes import NOT_COMPILED, cause, missing
+from kerasbn.loading.causes import NOT_COMPILED, cause, line, missing
 from kerasbn.loading.configs import class_of, plain
 from kerasbn.loading.contents import Weight
 from kerasbn.loading.weights import check_shape, set_weight
@@ -34,7 +34,7 @@ def compiled(
         with keras.saving.CustomObjectScope(dict(custom_objects)):
             _compile(model, training)
     except Exception as error:
-        yield f"{NOT_COMPILED}: {cause(error)}."
+        yield f"{NOT_COMPILED}: {line(cause(error))}."
         return
     optimizer = model.optimizer
     if optimizer is None:

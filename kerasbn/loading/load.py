@@ -194,7 +194,7 @@ def _of_keras_3(
             check_config(training, safe=safe, registered=registered)
             return Loaded(load())
         except Exception as error:  # if that is not of the model itself, which then fails again
-            return Loaded(load(compile=False), (f"{NOT_COMPILED}: {cause(error)}.",))
+            return Loaded(load(compile=False), (f"{NOT_COMPILED}: {line(cause(error))}.",))
 
 
 @contextmanager

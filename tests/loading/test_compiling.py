@@ -181,6 +181,7 @@ UNREADABLE = {
     "a metric": ({"metrics": [{"class_name": "OfMine", "config": {}}]}, "--custom-objects MODULE:OfMine"),
     "an optimizer": ({"optimizer": {"class_name": "Custom>OfMine", "config": {}}}, "--custom-objects MODULE:OfMine"),
     "a function": ({"loss": "of_mine"}, "--custom-objects MODULE:of_mine"),
+    "an odd name": ({"loss": {"class_name": "a\x1b[31m\nb", "config": {}}}, "Keras 3's nor registered here"),
 }
 
 
@@ -190,6 +191,7 @@ def test_what_cannot_be_read_is_said(case):
     model, (note,) = _compiled(**training)
     assert note.startswith("The model is not compiled: what it was compiled with cannot be read: it needs the ")
     assert remedy in note
+    assert note.isprintable()
     assert not model.compiled
 
 
