@@ -117,7 +117,9 @@ def test_it_prints_whole(opened):
 
 
 def test_curve_in_a_notebook(opened):
-    curve = kerasbn.LearningRateCurve((1e-4, 1e-3, 1e-2), (2.0, 1.0, 3.0), (2.0, 1.2, 2.5), 2.5e-3)
+    curve = kerasbn.LearningRateCurve(
+        (1e-4, 1e-3, 1e-2), (2.0, 1.0, 3.0), (2.0, 1.2, 2.5), {"minimum": 2.5e-3, "steep": 1e-3}
+    )
     page, wanted = opened(curve._repr_html_(), "phone")
     assert page.locator(".kbn-chart").bounding_box()["width"] > 300
     assert (faults_of(page), wanted) == ([], [])
