@@ -63,6 +63,10 @@ def _experiment(name):
 
 NETWORKS = {
     "inception": lambda: [importlib.import_module("reproduction.small_inception").small_inception((28, 28, 1))],
+    "auxiliary_head": lambda: [
+        _experiment("auxiliary_head")._maker((28, 28, 1), *head, rate=0.1, steps=10)(0)
+        for head in _experiment("auxiliary_head").NETWORKS.values()
+    ],
     "resnets": lambda: [make(0) for make in _experiment("resnets")._networks(20, (28, 28, 1)).values()],
     "default": lambda: [build() for build, *_ in _experiment("default")._kinds().values()],
     "trained": lambda: [build() for build, *_ in _experiment("trained").NETWORKS.values()],

@@ -137,7 +137,9 @@ def network(name: str) -> tuple[str, ...]:
         if all(isinstance(each, str) or each <= MOST for each in found):
             return *map(shown, found), ""
         exactly = in_float64(name, path, inputs.astype("float64"))
-        return *(shown(each, np.inf if exactly <= EXACT else MOST) for each in found), f"{exactly:.0e}"
+        of_hdf5 = found[0]  # what the others read has to be the same network, to the last bit
+        most = [np.inf if exactly <= EXACT and each == of_hdf5 else MOST for each in found]
+        return *map(shown, found, most), f"{exactly:.0e}"
 
 
 def made(name: str) -> Any:

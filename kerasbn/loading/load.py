@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import io
 import json
@@ -149,7 +150,7 @@ def _json(path: Path, weights: Path | None, custom_objects: Mapping[str, Any], s
     check_hdf5(weights)
     if json_file.is_of_keras_3(content):
         version = str(content.get("keras_version", "3"))
-        return _of_keras_3(content, weights, custom_objects, safe, version, architecture=content)
+        return _of_keras_3(content, weights, custom_objects, safe, version, is_architecture=True)
     return _of_keras_2(Contents(content, json_file.weights_of(weights), None), weights, custom_objects, safe)
 
 
@@ -167,34 +168,44 @@ def _of_keras_3(
     custom_objects: Mapping[str, Any],
     safe: bool,
     version: str,
-    architecture: Any = None,
+    is_architecture: bool = False,
 ) -> Loaded:
-    """As Keras reads it itself, once it is known to be without harm; `version` of Keras wrote it."""
+    """As Keras reads it itself, once it is known to be without harm; what it was compiled with, where Keras can.
+
+    Args:
+        config: What the model is made from.
+        path: The file that is read; of an architecture that of the weights.
+        custom_objects: What the file may name.
+        safe: Whether code is refused.
+        version: That of Keras that wrote it.
+        is_architecture: Whether the config is a file of its own.
+    """
     import keras
 
     from kerasbn import _keras
 
     registered = functools.partial(keras.saving.get_registered_object, custom_objects=custom_objects)
-    training = config.pop("compile_config", None) if isinstance(config, dict) else None
-    check_config(config, safe=safe, registered=registered)
+    training = config.get("compile_config") if isinstance(config, dict) else None
+    bare = {**config, "compile_config": None} if training else config
+    check_config(bare, safe=safe, registered=registered)
     check_code(training, "what it was compiled with", safe=safe)
-    room = room_for(_size(path))
 
-    def load(**options: Any) -> keras.Model:
-        with _keras.variables_within(room):
-            return keras.models.load_model(str(path), custom_objects=custom_objects, safe_mode=safe, **options)
+    def load(*, compiled: bool) -> keras.Model:
+        options = {"custom_objects": custom_objects, "safe_mode": safe}
+        with _keras.variables_within(room_for(_size(path))):
+            if not is_architecture:
+                return keras.models.load_model(str(path), compile=compiled, **options)
+            given = copy.deepcopy(config if compiled else bare)  # Keras takes it apart
+            model = keras.saving.deserialize_keras_object(given, **options)
+            model.load_weights(str(path))
+            return model
 
     with _blamed_on(version):
-        if architecture is not None:
-            with _keras.variables_within(room):
-                model = keras.saving.deserialize_keras_object(architecture, custom_objects, safe_mode=safe)
-                model.load_weights(str(path))
-            return Loaded(model)
         try:
             check_config(training, safe=safe, registered=registered)
-            return Loaded(load())
+            return Loaded(load(compiled=True))
         except Exception as error:  # if that is not of the model itself, which then fails again
-            return Loaded(load(compile=False), (f"{NOT_COMPILED}: {line(cause(error))}.",))
+            return Loaded(load(compiled=False), (f"{NOT_COMPILED}: {line(cause(error))}.",))
 
 
 @contextmanager

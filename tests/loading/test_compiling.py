@@ -204,15 +204,22 @@ class MyLoss(keras.losses.Loss):
         return keras.ops.mean(y_true - y_pred)
 
 
-@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("suffix", [".keras", ".h5", ".json"])
 @pytest.mark.parametrize(("loss", "name"), [(my_loss, "my_loss"), (MyLoss(), "MyLoss")])
 def test_a_file_of_keras_3_is_read_without_what_keras_cannot_read(loss, name, suffix, tmp_path):
     model = _model()
     model.compile("adam", loss)
-    model.save(path := tmp_path / f"net{suffix}")
-    got, (note,) = read(path)
+    path, weights = tmp_path / f"net{suffix}", None
+    if suffix == ".json":
+        path.write_text(model.to_json())
+        model.save_weights(weights := tmp_path / "net.weights.h5")
+    else:
+        model.save(path)
+    got, (note,) = read(path, weights=weights)
     assert_same_function(model, got)
     assert not got.compiled
     assert note.startswith("The model is not compiled: what it was compiled with cannot be read: ")
-    got, notes = read(path, custom_objects={name: type(loss) if name == "MyLoss" else loss})
+    known = {name: type(loss) if name == "MyLoss" else loss}
+    got, notes = read(path, weights=weights, custom_objects=known)
     assert (got.compiled, notes) == (True, ())
+    assert isinstance(got.optimizer, keras.optimizers.Adam)
