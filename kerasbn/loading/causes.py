@@ -15,6 +15,13 @@ _MALFORMED = (
 )
 """What arises where something else is read than what Keras writes."""
 
+_UNKNOWN = (
+    r"(?P<owner>\w+ '[^']*': )?"
+    r"(?:Could not interpret (?P<used>[\w ]+) identifier: '?|(?:Could not locate (?P<kind>\w+)|Unknown [\w ]+:) ')"
+    r"(?P<name>[\w>.]*\w)"
+)
+"""What Keras says where it does not know a name, and of which layer."""
+
 _LONGEST = 800
 NOT_COMPILED = "The model is not compiled: what it was compiled with cannot be read"
 """The start of a note on a model that is read without."""
@@ -27,12 +34,9 @@ def cause(error: Exception) -> str:
     message = quoted(error)
     if "safe_mode" in message or "unsafe" in message:
         return "it holds code (a Lambda layer). If you trust its source, allow that with safe=False (--unsafe)"
-    if unknown := re.search(r"Could not interpret [\w ]* identifier: '?(\w+)", message):
-        return f"it needs {missing(unknown[1], 'loss, metric or optimizer')}"
-    for known in ("Could not locate ", "Unknown layer: "):
-        if known in message:
-            name = message.partition(known)[2].split("'")[1::2]
-            return f"it needs {missing(name[0] if name else 'unknown')}"
+    if unknown := re.search(_UNKNOWN, message):
+        what = unknown["used"] or unknown["kind"] or "class"
+        return f"{unknown['owner'] or ''}it needs {missing(unknown['name'], what)}"
     if isinstance(error, MemoryError):
         return "it does not fit into memory"
     if isinstance(error, _MALFORMED):
