@@ -43,8 +43,7 @@ def name_of(page):
 
 
 def marks_of(page):
-    tutorials = [pytest.mark.slow] * (page.parent.name == "tutorials")
-    return [*tutorials, *[pytest.mark.tensorflow] * ("kerasbn.export(" in page.read_text())]
+    return [pytest.mark.tensorflow] * ("kerasbn.export(" in page.read_text())
 
 
 @pytest.mark.parametrize("page", [pytest.param(page, id=name_of(page), marks=marks_of(page)) for page in WITH_SNIPPETS])

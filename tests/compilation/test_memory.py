@@ -126,8 +126,15 @@ def test_the_course_of_normalized_recurrent_layers_is_followed():
     _assert_same_course(source, result)
 
 
-@pytest.mark.parametrize("setting", [each for each in SETTINGS if each != "plain"])
-@pytest.mark.parametrize("kind", KINDS)
+def _under_each_setting():
+    """All; the settings are the base class's, so that few optimizers have to do unless time allows."""
+    for kind, setting in itertools.product(KINDS, SETTINGS):
+        if setting != "plain":
+            usual = kind in ("SGD", "Adam", "LossScaleOptimizer", "MultiOptimizer")
+            yield pytest.param(kind, setting, marks=() if usual else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("kind", "setting"), _under_each_setting())
 def test_the_course_of_training_is_followed_under_each_setting(kind, setting):
     source = _trained(_network(), of_kind(kind, **SETTINGS[setting]))
     _assert_same_course(source, kerasbn.rewrite(source, position="none", dropout="none"))

@@ -1,6 +1,9 @@
 """Files with smaller numbers: what they compute, how large they are, and when they are not made."""
 
+import functools
 import itertools
+import tempfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -50,13 +53,19 @@ CASES_QUANTIZED = [
 ]
 
 
+@functools.cache
+def _not_quantized(model, kind):
+    with tempfile.TemporaryDirectory() as folder:
+        return kerasbn.export(MODELS[model](), Path(folder) / FORMATS[kind], verify=False)
+
+
 @pytest.mark.parametrize(("model", "kind", "quantize"), CASES_QUANTIZED)
 def test_it_is_smaller_and_close(model, kind, quantize, tmp_path):
     size, error = QUANTIZED[quantize]
+    whole = _not_quantized(model, kind)
     model = MODELS[model]()
     data = random_inputs(model, 40)
-    whole = kerasbn.export(model, tmp_path / FORMATS[kind], verify=False)
-    report = kerasbn.export(model, tmp_path / FORMATS[kind], overwrite=True, quantize=quantize, data=data)
+    report = kerasbn.export(model, tmp_path / FORMATS[kind], quantize=quantize, data=data)
     assert (report.quantize, whole.quantize) == (quantize, None)
     assert report.bytes <= size * whole.bytes
     assert 0 < report.max_error <= error
