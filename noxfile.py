@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import nox
+from uv import find_uv_bin
 
 nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "uv"
@@ -86,5 +87,5 @@ def _wheel(session: nox.Session) -> list[str]:
     """The wheel, made from the sdist."""
     folder = Path(session.create_tmp()) / "dist"
     shutil.rmtree(folder, ignore_errors=True)
-    session.run("uv", "build", "--quiet", "--out-dir", str(folder), external=True)
+    session.run(find_uv_bin(), "build", "--quiet", "--out-dir", str(folder), external=True)
     return [str(each) for each in folder.glob("*.whl")]
