@@ -14,6 +14,7 @@ from uv import find_uv_bin
 nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "uv"
 nox.options.sessions = ["package", "types_outside"]
+nox.options.error_on_external_run = True
 
 ROOT = Path(__file__).parent
 PYTHONS = ("3.11", "3.12", "3.13")
