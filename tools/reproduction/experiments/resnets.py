@@ -1,10 +1,11 @@
-"""With BN ResNets of 20, 32 and 56 layers train, kerasbn's placement as well as the authors'; without it the one of
-20 layers alone does, at these rates.
+"""With BN ResNets of 20, 32 and 56 layers train at rates of 0.003 to 0.1, kerasbn's placement as well as the authors';
+without it those of 32 and 56 layers do at none of these.
 
 He et al. (2016, section 4.2) on digits of 28x28 pixels: three groups of 16, 32 and 64 channels, SGD with momentum 0.9,
 batches of 64, digits moved by up to two pixels, shortcuts without weights. "kerasbn" is `kerasbn.rewrite` of the
 network without BN; "the authors'" is built with a BN behind each convolution. Each at the best of its rates, which one
-seed chose. Without BN the lowest of them is the best, so that a lower one may be better still.
+seed chose. Without BN the lowest of them is the best, and a lower one better still: tried once, at 0.001, 32 layers
+reached 92 % in validation. The tool tries 0.0003 to 0.01 without BN now.
 """
 
 from __future__ import annotations
