@@ -535,3 +535,89 @@ def test_other_verbs(case, tmp_path):
 def test_exported(tmp_path):
     report = kerasbn.export(task(), tmp_path / "task.onnx")
     assert (report.folded, report.kept) == (1, {})
+
+
+class Target(keras.Model):
+    """A network with an average of its weights beside it, as BYOL (Grill et al., 2020), which holds both as lists."""
+
+    def __init__(self, online, target, weights_of=lambda net: net.trainable_variables):
+        super().__init__()
+        self.held, self.averages = None, None  # ahead of the networks among the attributes
+        self.online, self.target = online, target
+        self.held, self.averages = weights_of(online), weights_of(target)
+
+    def call(self, inputs):
+        return self.online(inputs)
+
+    def train_step(self, data):
+        def loss_of():
+            return ops.mean(ops.square(self.online(data, training=True) - self.target(data, training=False) - 1))
+
+        loss = gradient_step(loss_of, self.online.trainable_variables, self.optimizer)
+        for average, weight in zip(self.averages, self.held, strict=True):
+            average.assign(0.5 * average + 0.5 * weight)
+        return {"loss": loss}
+
+
+def target(hidden=(8,), **arguments):
+    model = Target(*(network(name, *hidden) for name in ("online", "target")), **arguments)
+    model.compile(keras.optimizers.Adam(1e-2))
+    model(X)
+    model.fit(X, verbose=0)
+    return model
+
+
+KINDS_OF_WEIGHTS = {
+    "those that train": lambda net: net.trainable_variables,
+    "some": lambda net: [net.layers[0].kernel, net.layers[0].bias],
+    "of a layer in a dict": lambda net: list({"kernel": net.layers[-1].kernel}.values()),
+}
+
+
+@pytest.mark.parametrize("copy", [True, False], ids=["copy", "reuse"])
+@pytest.mark.parametrize("kind", KINDS_OF_WEIGHTS)
+def test_weights_that_are_held_apart_are_those_of_the_networks(kind, copy):
+    source = target(weights_of=KINDS_OF_WEIGHTS[kind])
+    result = kerasbn.rewrite(source, position="none", dropout="none", copy=copy)
+    assert [*map(id, result.averages)] == [*map(id, KINDS_OF_WEIGHTS[kind](result.target))]
+    assert len(result.variables) == len(source.variables)
+    if copy:
+        for model in (source, result):
+            keras.utils.set_random_seed(0)
+            model.fit(X, epochs=2, verbose=0)
+        assert_same_function(source.target, result.target, X)
+
+
+def test_weights_of_a_layer_that_is_no_network_are_held_apart():
+    class Holding(Distiller):
+        def __init__(self, student, teacher):
+            super().__init__(student, teacher)
+            self.kernels, self.head = None, L.Dense(4)
+            self.head.build((None, 4))
+            self.kernels = [self.head.kernel]
+
+    source = Holding(network("student", 8), network("teacher", 8))
+    source.compile("sgd")
+    source(X)
+    result = kerasbn.rewrite(source)
+    assert result.kernels[0] is result.head.kernel is not source.head.kernel
+
+
+def test_weights_that_are_held_apart_get_normalizations_beside_them():
+    source = target()
+    with pytest.raises(kerasbn.UnsupportedModelError, match=r"weights of 'online' apart.*all or those that train"):
+        kerasbn.rewrite(source, position="before")
+    kerasbn.rewrite(source, position="before", rules=[("*", "skip")])
+
+
+def test_weights_that_are_held_apart_and_gone():
+    def weights(net):
+        return [net.get_layer("bn").gamma]
+
+    hidden = [L.Dense(4), L.BatchNormalization(name="bn"), L.ReLU(), L.Dense(4)]
+    online = keras.Sequential([keras.Input((6,)), *hidden], name="online")
+    source = Target(online, keras.models.clone_model(online), weights_of=weights)
+    source.compile("sgd")
+    source(X)
+    with pytest.raises(kerasbn.UnsupportedModelError, match=r"weights of 'online/bn/gamma' apart, .* has it no more"):
+        kerasbn.rewrite(source, existing="remove")

@@ -140,13 +140,85 @@ def test_adapted_tables(table, tmp_path):
     assert_same_function(source, loaded, _strings(inputs) if isinstance(inputs, list) else inputs, tolerance=0.0)
 
 
-@pytest.mark.parametrize("make", [L.Dense, L.Conv1D])
-def test_an_activation_that_is_a_layer_with_weights_is_copied(make):
-    arguments = () if make is L.Dense else (3,)
-    source, result = _unchanged(make(4, *arguments, activation=L.PReLU()), inputs=VECTORS.reshape(10, 4, 3))
-    assert result.layers[0].activation is not source.layers[0].activation
-    assert len(result.trainable_weights) == len(source.trainable_weights) == 3
+@keras.saving.register_keras_serializable("state")
+class Gate(L.Layer):
+    """An activation that holds a layer."""
+
+    def build(self, shape):
+        self.dense = L.Dense(shape[-1], activation="sigmoid")
+        self.dense.build(shape)
+
+    def call(self, inputs):
+        return inputs * self.dense(inputs)
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+ACTIVATED = {
+    "dense": lambda activation: L.Dense(4, activation=activation, kernel_regularizer="l2"),
+    "convolution": lambda activation: L.Conv1D(4, 3, activation=activation, kernel_regularizer="l2"),
+    "steps": lambda activation: L.TimeDistributed(L.Dense(4, activation=activation, kernel_regularizer="l2")),
+}
+CHANGES = {
+    "nothing": {"position": "none", "dropout": "none"},
+    "before": {"position": "before"},
+    "after": {"position": "after"},
+    "weight decay": {"position": "none", "weight_decay_scale": 0.5},
+}
+
+
+@pytest.mark.parametrize("change", [*CHANGES, "fold"])
+@pytest.mark.parametrize("activation", [L.PReLU, Gate])
+@pytest.mark.parametrize("layer", ACTIVATED)
+def test_an_activation_that_is_a_layer_with_weights_is_copied(layer, activation, change):
+    """Keras does not build it before the first call on values, when it makes a model."""
+    x = VECTORS.reshape(10, 4, 3)
+    source = keras.Sequential(
+        [keras.Input((4, 3)), L.BatchNormalization(), ACTIVATED[layer](activation()), L.Flatten(), L.Dense(2)]
+    )
+    source.compile("sgd", "mse")
+    source(x)
+    randomize(source)
+    result = kerasbn.fold(source) if change == "fold" else kerasbn.rewrite(source, **CHANGES[change])
+    assert_same_function(source, result, x, tolerance=1e-6)
     assert not {*map(id, result.weights)} & {*map(id, source.weights)}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_activation_that_is_a_layer_with_weights_to_come(change):
+    source = keras.Sequential([keras.Input((12,)), L.Dense(4, activation=L.PReLU()), L.Dense(2)])
+    source.compile("sgd", "mse")
+    result = kerasbn.rewrite(source, **CHANGES[change])
+    assert_same_function(source, result, VECTORS, tolerance=1e-6)
+    assert not {*map(id, result.weights)} & {*map(id, source.weights)}
+
+
+@keras.saving.register_keras_serializable("state")
+class Scaled(L.Dense):
+    """A layer with attributes that its configuration does not tell of."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.scale = 1.0
+
+    def call(self, inputs, training=None):
+        return super().call(inputs) * self.scale
+
+
+@pytest.mark.parametrize(
+    "option", [{}, {"weight_decay_scale": 0.5}, {"l2": 1e-3}, {"rules": [("scaled", "before")]}], ids=str
+)
+def test_what_is_set_on_a_layer_that_gets_another_config(option):
+    regularizer = "l2" if "weight_decay_scale" in option else None
+    source = keras.Sequential(
+        [keras.Input((12,)), Scaled(4, kernel_regularizer=regularizer, name="scaled"), L.Dense(2)]
+    )
+    source.layers[0].scale = 3.0
+    source.compile("sgd", "mse")
+    result = kerasbn.rewrite(source, **{"position": "none", "dropout": "none", **option})
+    assert result.get_layer("scaled").scale == 3.0
+    assert_same_function(source, result, VECTORS, tolerance=1e-6)
 
 
 def test_what_is_set_on_layers_and_variables():

@@ -36,6 +36,18 @@ class Terse(keras.Model):
         return self.head(inputs)
 
 
+class Deferred(keras.Model):
+    """With a Sequential that has no input."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = keras.Sequential([L.Dense(6, activation="relu"), L.BatchNormalization(), L.Dense(6)])
+        self.head = L.Dense(2)
+
+    def call(self, inputs):
+        return self.head(self.body(inputs))
+
+
 class Structured(Plain):
     def call(self, inputs):
         return {"out": super().call(inputs["a"]) * inputs["b"]}
@@ -203,6 +215,27 @@ def test_traced(copy, tmp_path):
     assert all(np.array_equal(a, b) for a, b in zip(before, source.variables, strict=True))
     result.save(tmp_path / "plain.keras")
     assert_same_function(result, keras.models.load_model(tmp_path / "plain.keras"), X, tolerance=0)
+
+
+HOW = {
+    "called": lambda model: model(X),
+    "predicted": lambda model: model.predict(X, verbose=0),
+    "built": lambda model: model.build((None, 5)),
+    "trained": lambda model: model.fit(X, X[:, :2], verbose=0),
+}
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_sequential_inside_that_was_built_by_its_first_call(how):
+    """Keras gives that the size of the batch that it was called on."""
+    model = Deferred()
+    model.compile("sgd", "mse")
+    HOW[how](model)
+    model(X)
+    randomize(model)
+    for result in (kerasbn.rewrite(model), kerasbn.fold(model)):
+        assert_same_function(model, result, X)
+        assert result.input_shape == (None, 5)
 
 
 def test_a_constructor_without_arguments(recwarn):

@@ -26,6 +26,7 @@ from kerasbn._keras.calls import training_by_default as training_by_default
 from kerasbn._keras.calls import wire as wire
 from kerasbn._keras.layers import carry_rematerialization as carry_rematerialization
 from kerasbn._keras.layers import carry_weights_of_terms as carry_weights_of_terms
+from kerasbn._keras.layers import held_by as held_by
 from kerasbn._keras.layers import in_memory_code_allowed as in_memory_code_allowed
 from kerasbn._keras.layers import is_keras_object as is_keras_object
 from kerasbn._keras.layers import is_keras_own as is_keras_own

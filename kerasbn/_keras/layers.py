@@ -58,16 +58,21 @@ def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return list(layer._flatten_layers())
 
 
+def held_by(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """What a layer holds itself, in the order in which it came, by `Layer._layers`."""
+    return list(layer._layers)
+
+
 def paths_inside(layer: keras.layers.Layer) -> dict[keras.layers.Layer, str]:
     """The path of a layer and of all that it holds, in that layer: `"forward_gru/gru_cell"`, its own is `""`.
 
-    Of several the shortest. No two have one path: a further one of a name gets a number. By `Layer._layers`.
+    Of several the shortest. No two have one path: a further one of a name gets a number.
     """
     found = {layer: ""}
     taken = {""}
     waiting = [(layer, "")]
     for holder, prefix in waiting:  # which grows on the way
-        for each in holder._layers:
+        for each in held_by(holder):
             if each not in found:
                 names = itertools.chain([each.name], (f"{each.name}_{number}" for number in itertools.count(1)))
                 path = next(path for path in map(prefix.__add__, names) if path not in taken)

@@ -13,7 +13,15 @@ import keras
 
 from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError, quoted
-from kerasbn.graph.carry import carry_description, carry_flags, carry_rest, carry_variables, initial_values
+from kerasbn.graph.carry import (
+    build_like,
+    carry_description,
+    carry_flags,
+    carry_rest,
+    carry_settings,
+    carry_variables,
+    initial_values,
+)
 from kerasbn.graph.clone import clone, made_from, make
 from kerasbn.graph.model import CallSite, Graph, LayerSpec, Operation, Value, type_of
 from kerasbn.graph.steps import on_each_step
@@ -183,8 +191,11 @@ class _Builder:
             self._successors.update((id(variable), variable) for variable in made.variables)
         elif isinstance(operation, LayerSpec):
             for spec, layer in made_from(operation, made):
+                if type(spec.origin) is spec.cls:
+                    build_like(spec.origin, layer)
                 self._start(layer, initial_values(spec, layer))
         elif not isinstance(operation, Graph):  # what is inside a graph is filled for itself
+            build_like(operation, made)
             self._start(made, carry_variables(operation, made))
 
     def _start(self, layer: keras.layers.Layer, pairs: Iterable[tuple[keras.Variable, Any]]) -> None:
@@ -211,6 +222,8 @@ def _complete(operation: Operation, made: keras.Operation) -> None:
         for spec, layer in made_from(operation, made):
             layer.trainable = spec.config.get("trainable", True)
             if spec.origin is not None:
+                if type(spec.origin) is spec.cls:
+                    carry_settings(spec.origin, layer, clone(spec.origin))
                 carry_flags(spec.origin, layer)
 
 

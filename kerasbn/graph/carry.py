@@ -44,6 +44,20 @@ def carry_description(source: keras.layers.Layer, twin: keras.layers.Layer) -> N
             _carry_assets(other, one)
 
 
+def build_like(source: keras.layers.Layer, twin: keras.layers.Layer) -> None:
+    """Let a copy make its weights, and what it holds: a layer inside may not be built before a call on values."""
+    waiting, known = [(source, twin)], set()
+    for one, other in waiting:  # which grows on the way
+        known.add(one)
+        if one.built and not other.built:
+            if type(one).build is not keras.layers.Layer.build:
+                other.build_from_config(one.get_build_config() or {})
+            other.built = True
+        theirs, ours = _keras.held_by(one), _keras.held_by(other)
+        if [*map(type, theirs)] == [*map(type, ours)]:
+            waiting += [pair for pair in zip(theirs, ours, strict=True) if pair[0] not in known]
+
+
 def carry_variables(source: keras.layers.Layer, twin: keras.layers.Layer) -> Iterator[tuple[keras.Variable, Any]]:
     """Carry over to the variables of a built copy what is set on them; their values are for `_keras.set_value`.
 
@@ -64,12 +78,32 @@ def carry_rest(source: keras.layers.Layer, twin: keras.layers.Layer) -> None:
     theirs, ours = _keras.sublayers(source), _keras.sublayers(twin)
     if [type(layer) for layer in ours] == [type(layer) for layer in theirs]:
         for one, other in zip(theirs, ours, strict=True):
+            if isinstance(one, keras.layers.InputLayer):
+                continue  # that of a model built by its first call has the size of the batch it was called on
             carry_attributes(one, other)
             if hasattr(type(one), "save_assets") and not _keras.is_lookup(one):
                 _carry_assets(one, other)
             if hasattr(other, "finalize_state"):
                 other.finalize_state()
     carry_flags(source, twin)
+
+
+def carry_settings(source: keras.layers.Layer, twin: keras.layers.Layer, fresh: keras.layers.Layer) -> None:
+    """Carry over to a layer of another config the plain attributes that were set on its source, and that it has as yet.
+
+    Args:
+        source: The layer.
+        twin: A layer of the same class, made from its config with changes.
+        fresh: One made from its config as it is, which tells what was set since.
+    """
+    for layers in zip(*map(_keras.sublayers, (source, twin, fresh)), strict=False):
+        if len({*map(type, layers)}) > 1:
+            break
+        theirs, ours, made = map(_keras.own_attributes, layers)
+        for name in theirs.keys() & ours.keys() & made.keys():
+            values = theirs[name], ours[name], made[name]
+            if all(map(_is_plain, values)) and _equal(*values[1:]) and not _equal(*values[:2]):
+                setattr(layers[1], name, copy.deepcopy(theirs[name]))
 
 
 def carry_flags(source: keras.layers.Layer, twin: keras.layers.Layer) -> None:
@@ -94,12 +128,16 @@ def initial_values(spec: LayerSpec, layer: keras.layers.Layer) -> Iterator[tuple
     inherited = {} if origin is None else _by_place(origin)
     layers = [] if origin is None else _keras.sublayers(origin)
     configured = {id(value) for each in layers for value in vars(each).values()}
+    named = {variable.name: place for place, variable in reversed(_by_place(layer).items())}  # the outermost of a name
     for place, variable in _by_place(layer).items():
         if place in inherited:
             variable.constraint = inherited[place].constraint
             if _is_regularized_by_hand(inherited[place], layers[place[0]], configured):  # the config may have another
                 variable.regularizer = inherited[place].regularizer
-        if (given := spec.values.get(place, spec.values.get(variable.name))) is not None:
+        given = spec.values.get(place)
+        if given is None and named[variable.name] == place:
+            given = spec.values.get(variable.name)
+        if given is not None:
             yield variable, given()
         elif place in inherited:
             yield variable, inherited[place]

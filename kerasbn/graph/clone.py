@@ -12,7 +12,7 @@ import keras
 from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError, quoted
 from kerasbn.graph.carry import carry_description
-from kerasbn.graph.model import LayerSpec
+from kerasbn.graph.model import LayerSpec, core_of
 from kerasbn.serializable import BatchNormalizedRNN
 
 _WRAPPED: Mapping[type, Mapping[str, str]] = {
@@ -71,6 +71,13 @@ def identity_arguments(layer: keras.layers.Layer) -> dict[str, Any]:
 def spec_of(layer: keras.layers.Layer, **changes: Any) -> LayerSpec:
     """A spec for this very layer with some of its configuration changed."""
     return LayerSpec(type(layer), constructor_arguments(layer), origin=layer).with_config(**changes)
+
+
+def inside(layer: Any, spec: LayerSpec) -> LayerSpec:
+    """A layer to be in as many `TimeDistributed` as there are around another one."""
+    if layer is core_of(layer):
+        return spec
+    return LayerSpec(type(layer), {**constructor_arguments(layer), "layer": inside(layer.layer, spec)})
 
 
 def clone(layer: keras.layers.Layer) -> keras.layers.Layer:

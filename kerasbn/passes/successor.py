@@ -20,7 +20,7 @@ import keras
 from kerasbn import _keras
 from kerasbn.arrays import array_of
 from kerasbn.catalog.normalization import infers_as_known, map_of, weights_for
-from kerasbn.graph.clone import constructor_arguments
+from kerasbn.graph.clone import constructor_arguments, inside
 from kerasbn.graph.model import LayerSpec, Value, Values, core_of
 from kerasbn.passes.prototype import Prototype, tried
 from kerasbn.reasons import Reason, Refusal
@@ -128,7 +128,7 @@ def _of_its_kind(
     if not norm.renorm:
         values["moving_stddev"] = values["renorm_stddev"] = lambda: array_of(norm.moving_variance) ** 0.5
         values["renorm_mean"] = lambda: array_of(norm.moving_mean)
-    spec = dataclasses.replace(_inside(layer, LayerSpec(type(prototype.layer), config)), origin=layer, values=values)
+    spec = dataclasses.replace(inside(layer, LayerSpec(type(prototype.layer), config)), origin=layer, values=values)
     taken = f"; gamma takes in the epsilon of {config['epsilon']:g} instead of {norm.epsilon:g}" if other else ""
     return Successor(spec, True, f"by a {kind}: weights and statistics go along{taken}")
 
@@ -143,7 +143,7 @@ def _gamma(norm: keras.layers.BatchNormalization, epsilon: float) -> Any:
 def _of_another_kind(
     layer: keras.layers.Layer, norm: Any, value: Value, prototype: Prototype, config: dict[str, Any], *, fitted: bool
 ) -> Successor:
-    spec = _inside(layer, LayerSpec(type(prototype.layer), config))
+    spec = inside(layer, LayerSpec(type(prototype.layer), config))
     made = core_of(tried(spec, value))
     shapes = {variable.name: tuple(variable.shape) for variable in _keras.own_variables(made)}
     own = {variable.name: variable for variable in _keras.own_variables(norm)}
@@ -161,14 +161,6 @@ def _of_another_kind(
         what += "outputs change"
     spec = _with_values(spec, {name: partial(array_of, weight) for name, weight in along.items()})
     return Successor(spec, False, f"by a {type(prototype.layer).__name__}{groups}; {what}")
-
-
-def _inside(layer: Any, spec: LayerSpec) -> LayerSpec:
-    """A layer to be in as many `TimeDistributed` as there are around another one."""
-    if layer is core_of(layer):
-        return spec
-    inner = _inside(layer.layer, spec)
-    return LayerSpec(type(layer), {**constructor_arguments(layer), "layer": inner})
 
 
 def _with_values(spec: LayerSpec, values: Values) -> LayerSpec:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import json
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -23,7 +23,7 @@ from kerasbn.compilation.memory import carry_memory
 from kerasbn.compilation.optimizer import Tempo, successor_of
 from kerasbn.errors import UnsupportedModelError, quoted
 from kerasbn.graph.build import Built
-from kerasbn.graph.carry import carry_attributes, carry_rest, carry_variables
+from kerasbn.graph.carry import build_like, carry_attributes, carry_rest, carry_variables
 from kerasbn.graph.clone import clone
 from kerasbn.graph.model import CallSite, Graph, LayerSpec, Operation, Value
 from kerasbn.graph.read import is_custom, read_part
@@ -106,6 +106,7 @@ def assembled(model: keras.Model, built: Built, tempo: Tempo, *, copy: bool) -> 
     twin = _keras.bare_model_like(model, functional)
     successors = dict(built.successors)
     renewal = _Renewal(model, twin, _made_of_source(built), successors, tempo, copy=copy)
+    renewal.begin_with_layers()
     for name, value in _keras.own_attributes(model).items():
         setattr(twin, name, renewal.of(value))
     for _, part in _parts(model):
@@ -128,6 +129,7 @@ def carry_own_attributes(model: keras.Model, built: Built, tempo: Tempo, *, copy
     """
     carry_attributes(model, built.model)
     renewal = _Renewal(model, built.model, _made_of_source(built), dict(built.successors), tempo, copy=copy)
+    renewal.begin_with_layers()
     held = vars(built.model)
     for name, value in _keras.own_attributes(model).items():
         if name not in held:
@@ -188,6 +190,13 @@ def _held_by(model: keras.Model) -> Mapping[str, list[Any]]:
     }
 
 
+_OF_A_NETWORK = ("variables", "weights", "trainable_variables", "non_trainable_variables", "non_trainable_weights")
+_APART = (
+    "Let it take them from the network where it uses them, as self.encoder.trainable_variables does, or leave these "
+    "layers as they are, by rules that say 'skip'."
+)
+
+
 class _Renewal:
     """What becomes of the attributes of a model: each object of the source once."""
 
@@ -208,9 +217,17 @@ class _Renewal:
         self._tempo = tempo
         self._copy = copy
         self._optimizers: list[tuple[Any, Any]] = []
+        self._layers = [leaf for _, leaf in _leaves(model) if isinstance(leaf, keras.layers.Layer)]
+
+    def begin_with_layers(self) -> None:
+        """Renew what is a layer, the larger ones first: others hold what is in them, layers and weights."""
+        for layer in sorted(self._layers, key=lambda each: len(_keras.sublayers(each)), reverse=True):
+            self.of(layer)
 
     def of(self, value: Any) -> Any:
         """The new object for one of the source's; the very same one for what holds no state."""
+        if isinstance(value, list | tuple) and (weights := self._weights_of_a_network(value)) is not None:
+            return type(value)(weights) if type(value) in (list, tuple) else weights
         if isinstance(value, list | tuple | dict | set):
             return _mapped(value, self.of)
         if id(value) not in self._done:
@@ -235,6 +252,8 @@ class _Renewal:
         if isinstance(value, keras.optimizers.Optimizer):
             self._optimizers.append((value, successor_of(value, self._tempo)))
             return self._optimizers[-1][1]
+        if isinstance(value, keras.Variable) and (found := self._successor_of(value)) is not None:
+            return found
         if not self._copy:
             return value
         if isinstance(value, keras.layers.Layer):
@@ -251,24 +270,51 @@ class _Renewal:
             return generator
         return value
 
+    def _weights_of_a_network(self, value: Sequence[Any]) -> list[keras.Variable] | None:
+        """The weights of what became of the network whose weights these are, such as all that train; else `None`.
+
+        They are not the successors one by one: some are new, others are gone.
+
+        Raises:
+            UnsupportedModelError: if it does not show whether these are all or those that train.
+        """
+        for layer in self._layers if value and isinstance(value[0], keras.Variable) else []:
+            kinds = [kind for kind in _OF_A_NETWORK if [*map(id, getattr(layer, kind))] == [*map(id, value)]]
+            found = [getattr(self._done[id(layer)], kind) for kind in kinds]
+            if len({tuple(map(id, weights)) for weights in found}) > 1:
+                raise UnsupportedModelError(
+                    f"{self._whose(layer.name)} apart, and it does not show which of the new ones belong to them, all "
+                    f"or those that train. {_APART}"
+                )
+            if found:
+                return list(found[0])
+        return None
+
+    def _successor_of(self, weight: keras.Variable) -> keras.Variable | None:
+        """What became of the weight of a layer; `None` for one that is no layer's.
+
+        Raises:
+            UnsupportedModelError: if nothing did.
+        """
+        found = self._successors.get(id(weight))
+        if found is None and any(weight is each for layer in self._layers for each in layer.variables):
+            raise UnsupportedModelError(
+                f"{self._whose(weight.path)} apart, and the rewritten network has it no more. {_APART}"
+            )
+        return found
+
+    def _whose(self, weights: str) -> str:
+        return f"Model {self._model.name!r} ({type(self._model).__name__}) holds weights of {weights!r}"
+
     def _copied(self, layer: keras.layers.Layer) -> keras.layers.Layer:
         twin = clone(layer)
-        _build_like(layer, twin)
+        build_like(layer, twin)
         for ours, theirs in carry_variables(layer, twin):
             _keras.set_value(ours, theirs)
             self._successors.setdefault(id(theirs), ours)
         carry_rest(layer, twin)
+        self._done.update(zip(map(id, _keras.sublayers(layer)), _keras.sublayers(twin), strict=False))
         return twin
-
-
-def _build_like(layer: keras.layers.Layer, twin: keras.layers.Layer) -> None:
-    """Let a copy make its weights: that of a layer without a `build` leaves that to the layers inside."""
-    if layer.built and not twin.built:
-        if type(layer).build is not keras.layers.Layer.build:
-            twin.build_from_config(layer.get_build_config() or {})
-        for theirs, ours in zip(_keras.sublayers(layer)[1:], _keras.sublayers(twin)[1:], strict=False):
-            _build_like(theirs, ours)
-        twin.built = True
 
 
 def parts_of(model: keras.Model, graph: Graph) -> list[str]:
