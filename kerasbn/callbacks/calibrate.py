@@ -13,6 +13,7 @@ from kerasbn.catalog.norms import is_frozen, norms_in
 from kerasbn.errors import OptionError
 from kerasbn.statistics.calibration import measure
 from kerasbn.statistics.data import check_steps, until_its_end
+from kerasbn.statistics.measured import statistics_in
 
 Values = list[tuple[keras.Variable, np.ndarray[Any, Any]]]
 
@@ -107,12 +108,7 @@ class Calibrate(keras.callbacks.Callback):
         self._ready = []
 
     def _put_in_place(self) -> None:
-        statistics = [
-            variable
-            for norm in norms_in(self.model)
-            if norm.built
-            for variable in (norm.moving_mean, norm.moving_variance)
-        ]
+        statistics = [weight for norm in norms_in(self.model) for weight in statistics_in(norm).values()]
         averages = self._averages()
         self._own = _values([weight for weight, _ in averages] + statistics)
         if self._ready:

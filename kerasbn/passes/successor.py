@@ -126,7 +126,8 @@ def _of_its_kind(
     if getattr(norm, "seen_batches", None) is None:  # an average over batches counts for about 1 / (1 - momentum)
         values["seen_batches"] = lambda: 1 / max(1 - norm.momentum, 1e-6)
     if not norm.renorm:
-        values["moving_stddev"] = values["renorm_stddev"] = lambda: array_of(norm.moving_variance) ** 0.5
+        epsilon = config["epsilon"]  # which the layer takes off again
+        values["moving_stddev"] = values["renorm_stddev"] = lambda: (array_of(norm.moving_variance) + epsilon) ** 0.5
         values["renorm_mean"] = lambda: array_of(norm.moving_mean)
     spec = dataclasses.replace(inside(layer, LayerSpec(type(prototype.layer), config)), origin=layer, values=values)
     taken = f"; gamma takes in the epsilon of {config['epsilon']:g} instead of {norm.epsilon:g}" if other else ""

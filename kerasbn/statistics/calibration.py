@@ -19,7 +19,7 @@ import contextlib
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 
@@ -33,9 +33,12 @@ from kerasbn.graph.run import Run, Runner, call_at_inference, nbytes_of
 from kerasbn.processes import Processes, processes_for
 from kerasbn.progress import shown
 from kerasbn.statistics.data import batches, check_steps, tells_its_end, until_its_end
-from kerasbn.statistics.measured import measured_by_all, set_statistics
+from kerasbn.statistics.measured import measured_by_all, set_statistics, statistics_in
 from kerasbn.statistics.moments import Meter, Norm
 from kerasbn.statistics.running import running
+
+Statistics: TypeAlias = dict[str, Array]
+"""The statistics of a batch normalization, by the names of the weights that hold them."""
 
 _WAITING_BYTES = 2**31
 """How much memory batches may take that wait between two stages."""
@@ -70,7 +73,7 @@ def calibrate(
     ```
 
     Args:
-        model: A Keras model. It is changed in place: the moving means and variances, nothing else.
+        model: A Keras model. It is changed in place: the statistics of batch normalizations, nothing else.
         data: A sample of inputs: arrays in the structure of the model's inputs, or a
             `tf.data.Dataset`, `keras.utils.PyDataset` or generator of batches, with targets or
             without. It may be larger than memory, but for a generator, which gives its batches once.
@@ -158,21 +161,20 @@ def measure(
         raise
 
 
-def statistics_of(
-    norms: Iterable[Norm],
-) -> dict[Norm, tuple[Array, Array]]:
-    """The means and variances that batch normalizations have, those that were built."""
+def statistics_of(norms: Iterable[Norm]) -> dict[Norm, Statistics]:
+    """The statistics that batch normalizations have, those that were built."""
     return {
-        norm: (array_of(_keras.own_copy(norm.moving_mean)), array_of(_keras.own_copy(norm.moving_variance)))
+        norm: {name: array_of(_keras.own_copy(weight)) for name, weight in statistics_in(norm).items()}
         for norm in norms
         if norm.built
     }
 
 
-def put_back(kept: Mapping[Norm, tuple[Array, Array]]) -> None:
-    """Give batch normalizations the means and variances that they had."""
+def put_back(kept: Mapping[Norm, Statistics]) -> None:
+    """Give batch normalizations the statistics that they had."""
     for norm, statistics in kept.items():
-        set_statistics(norm, *statistics)
+        for name, weight in statistics_in(norm).items():
+            _keras.set_value(weight, statistics[name])
 
 
 class _Calibration:
@@ -183,7 +185,7 @@ class _Calibration:
         model: keras.Model,
         data: Any,
         steps: int | None,
-        chosen: Mapping[Norm, tuple[Array, Array]],
+        chosen: Mapping[Norm, Statistics],
         blend: float,
         passes: int | None,
         processes: Processes,
@@ -269,9 +271,9 @@ class _Calibration:
     def _measure(self, norms: list[Norm], meter: Meter, go: Callable[[], bool]) -> None:
         """Let layers have the moments that the batches of all processes have there."""
         for norm, moments in measured_by_all(self._processes, norms, meter, go):
-            measured = (moments.mean, moments.variance)
-            pairs = zip(self._before[norm], measured, strict=True)
-            set_statistics(norm, *(self._blended(old, new) for old, new in pairs))
+            before = self._before[norm]
+            mean = self._blended(before["moving_mean"], moments.mean)
+            set_statistics(norm, mean, self._blended(before["moving_variance"], moments.variance))
 
     def _blended(self, old: Array, new: Array) -> Array:
         """The measured statistics with their share of the old ones, whatever these are if they have none."""

@@ -113,10 +113,32 @@ def check_finite(norm: keras.layers.BatchNormalization, moments: Moments) -> Non
         )
 
 
+def statistics_in(norm: keras.layers.BatchNormalization) -> dict[str, keras.Variable]:
+    """The weights of a batch normalization that hold what it knows of a population, by their names; none if not built.
+
+    With `renorm` its training goes by three more, of which one makes the moving variance anew at each step.
+    """
+    weights = {name: getattr(norm, name, None) for name in _population(0.0, 0.0, norm.epsilon)}
+    return {name: weight for name, weight in weights.items() if weight is not None}
+
+
 def set_statistics(norm: keras.layers.BatchNormalization, mean: Array, variance: Array) -> None:
     """Give a batch normalization the mean and variance of a population."""
-    _keras.set_value(norm.moving_mean, mean)
-    _keras.set_value(norm.moving_variance, variance)
+    values = _population(mean, variance, norm.epsilon)
+    for name, weight in statistics_in(norm).items():
+        _keras.set_value(weight, values[name])
+
+
+def _population(mean: Any, variance: Any, epsilon: float) -> dict[str, Any]:
+    """What those weights are for a mean and variance, as the layer itself keeps them."""
+    stddev = (variance + epsilon) ** 0.5
+    return {
+        "moving_mean": mean,
+        "moving_variance": variance,
+        "moving_stddev": stddev,
+        "renorm_mean": mean,
+        "renorm_stddev": stddev,
+    }
 
 
 def _check_compensable(norm: keras.layers.BatchNormalization, cell: Any) -> None:

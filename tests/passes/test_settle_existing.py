@@ -351,6 +351,16 @@ def test_one_that_is_replaced_counts_as_one():
     assert "1 normalized already" in plan.outcome
 
 
+def test_one_with_renorm_trains_on_from_the_statistics_that_it_took_over():
+    model = in_a_block()
+    (norm,) = (layer for layer in model.layers if layer.name == "bn")
+    norm.moving_variance.assign(np.full(12, 1e-2))
+    after = L.BatchNormalization(renorm=True, epsilon=0.1, momentum=1.0)
+    result = plan_of(model, norm=after).apply()
+    result(random_inputs(model), training=True)
+    np.testing.assert_allclose(result.get_layer("bn").moving_variance, 1e-2, rtol=1e-4)
+
+
 @pytest.mark.parametrize("norm", [None, L.GroupNormalization(4)])
 def test_saved_and_loaded_and_trained(norm, tmp_path):
     model = randomize(in_a_block())

@@ -35,7 +35,7 @@ class Block(L.Layer):
 def _functional(trainable=True):
     inputs = keras.Input((6, 6, 3), name="in")
     x = L.BatchNormalization(name="n0")(inputs)
-    x = L.ReLU()(kerasbn.layers.BatchNormalization(name="n1")(L.Conv2D(4, 3, name="c1")(x)))
+    x = L.ReLU()(kerasbn.layers.BatchNormalization(name="n1", renorm=True)(L.Conv2D(4, 3, name="c1")(x)))
     y = L.BatchNormalization(name="n2", trainable=trainable)(L.Conv2D(4, 1, name="c2")(x))
     x = L.Add()([x, L.Dropout(0.5)(y)])
     x = L.BatchNormalization(name="n3", center=False, scale=False)(L.Conv2D(4, 3, activation="tanh", name="c3")(x))
@@ -176,7 +176,8 @@ def test_every_layer_has_the_statistics_of_its_inputs(case, fits, monkeypatch):
     if not fits:
         monkeypatch.setattr(calibration, "_WAITING_BYTES", 20_000)
     model = randomize(MODELS[case]())
-    others = [v for v in model.variables if v.name not in ("moving_mean", "moving_variance")]
+    statistics = {v.path for norm in _norms(model) for v in norm.non_trainable_variables}
+    others = [v for v in model.variables if v.path not in statistics]
     before = [v.numpy() for v in others]
     assert kerasbn.calibrate(model, DATA, frozen=True) is model
     _assert_calibrated(model)
@@ -322,12 +323,7 @@ def test_state_of_recurrent_layers_is_kept():
 
 
 def _statistics(model):
-    return [
-        variable.numpy()
-        for norm in _norms(model)
-        if norm.built
-        for variable in (norm.moving_mean, norm.moving_variance)
-    ]
+    return [variable.numpy() for norm in _norms(model) for variable in norm.non_trainable_variables]
 
 
 def _endless():
@@ -599,6 +595,38 @@ def test_steps_must_be_a_count(steps):
 def test_a_model_without_batch_normalization_is_left_alone():
     model = keras.Sequential([keras.Input((4,)), L.Dense(2)])
     assert kerasbn.calibrate(model, np.zeros((3, 4), "float32")) is model
+
+
+def _one(norm):
+    return keras.Sequential([keras.Input((6, 6, 3)), norm, L.GlobalAveragePooling2D(), L.Dense(2)])
+
+
+KINDS = {
+    "plain": L.BatchNormalization,
+    "renorm of Keras": functools.partial(L.BatchNormalization, renorm=True),
+    "renorm": functools.partial(kerasbn.layers.BatchNormalization, renorm=True),
+}
+MEASURED = {
+    "calibrated": lambda norm: kerasbn.calibrate(_one(norm), DATA),
+    "in one pass": lambda norm: kerasbn.calibrate(_one(norm), DATA, passes=1),
+    "blended": lambda norm: kerasbn.calibrate(_one(norm), DATA, blend=0.9),
+    "averaged": lambda norm: kerasbn.average([_one(norm)], DATA),
+    "inserted": lambda norm: kerasbn.rewrite(_one(L.Dense(3)), position="before", norm=norm, data=DATA),
+    "fitted": lambda norm: kerasbn.rewrite(
+        _one(L.LayerNormalization()), position="none", existing="replace", norm=norm, data=DATA
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MEASURED)
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_goes_on_from_what_was_measured(kind, case):
+    model = MEASURED[case](KINDS[kind](momentum=0.999, renorm_momentum=0.999, epsilon=0.1))
+    before = _statistics(model)
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    model.fit(DATA[:30], np.zeros((30, 2), "float32"), verbose=0)
+    for got, measured in zip(_statistics(model), before, strict=True):
+        np.testing.assert_allclose(got, measured, rtol=5e-3, atol=5e-3)
 
 
 def test_statistics_that_are_not_finite_are_replaced():
