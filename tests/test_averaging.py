@@ -53,6 +53,23 @@ def test_one_alone_is_a_copy():
     np.testing.assert_array_equal(inference(result, DATA), inference(member, DATA))
 
 
+def test_moments_that_wait_in_the_members_are_not_those_of_the_result():
+    """Statistics of several batches at once, of which members have seen a few."""
+    members = []
+    for steps in (2, 3):
+        norm = kerasbn.layers.BatchNormalization(name="bn", accumulate=4, momentum=0.0)
+        member = keras.Sequential([keras.Input((6,)), L.Dense(3), norm, L.Dense(1)])
+        for _ in range(steps):
+            member(100 * DATA, training=True)
+        members.append(member)
+    result = kerasbn.average(members, DATA)
+    measured = [weight.numpy() for weight in result.non_trainable_weights]
+    for _ in range(4):
+        result(DATA, training=True)
+    for weight, value in zip(result.non_trainable_weights, measured, strict=True):
+        np.testing.assert_allclose(weight, value, rtol=0.05, atol=1e-6)
+
+
 # What is averaged, and what the message names.
 REFUSED = {
     "nothing": (list, "list of models"),

@@ -116,7 +116,8 @@ def check_finite(norm: keras.layers.BatchNormalization, moments: Moments) -> Non
 def statistics_in(norm: keras.layers.BatchNormalization) -> dict[str, keras.Variable]:
     """The weights of a batch normalization that hold what it knows of a population, by their names; none if not built.
 
-    With `renorm` its training goes by three more, of which one makes the moving variance anew at each step.
+    With `renorm` its training goes by three more, of which one makes the moving variance anew at each step. With
+    `accumulate` moments wait for their update.
     """
     weights = {name: getattr(norm, name, None) for name in _population(0.0, 0.0, norm.epsilon)}
     return {name: weight for name, weight in weights.items() if weight is not None}
@@ -130,7 +131,10 @@ def set_statistics(norm: keras.layers.BatchNormalization, mean: Array, variance:
 
 
 def _population(mean: Any, variance: Any, epsilon: float) -> dict[str, Any]:
-    """What those weights are for a mean and variance, as the layer itself keeps them."""
+    """What those weights are for a mean and variance, as the layer itself keeps them.
+
+    No moments wait: those of before, or of other weights, would take the place of what was measured.
+    """
     stddev = (variance + epsilon) ** 0.5
     return {
         "moving_mean": mean,
@@ -138,6 +142,7 @@ def _population(mean: Any, variance: Any, epsilon: float) -> dict[str, Any]:
         "moving_stddev": stddev,
         "renorm_mean": mean,
         "renorm_stddev": stddev,
+        **dict.fromkeys((f"accumulated_{each}" for each in ("mean", "variance", "count", "batches")), 0.0),
     }
 
 

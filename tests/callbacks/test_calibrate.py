@@ -23,7 +23,7 @@ OPTIMIZERS = {
 
 def _model(optimizer="averaging"):
     keras.utils.set_random_seed(0)
-    norms = L.BatchNormalization(), kerasbn.layers.BatchNormalization(renorm=True)
+    norms = L.BatchNormalization(), kerasbn.layers.BatchNormalization(renorm=True, accumulate=3)
     chain = [layer for norm in norms for layer in (L.Dense(8), norm, L.ReLU(), L.Dropout(0.2))]
     model = keras.Sequential([keras.Input((6,)), *chain, L.Dense(3)])
     model.compile(OPTIMIZERS[optimizer](), LOSS, metrics=["accuracy"])

@@ -14,7 +14,7 @@ DATA = np.random.default_rng(0).normal(2, 3, (40, 6)).astype("float32")
 def _model():
     chain = [
         L.Dense(5),
-        kerasbn.layers.BatchNormalization(name="a", renorm=True),
+        kerasbn.layers.BatchNormalization(name="a", renorm=True, accumulate=3),
         L.ReLU(),
         L.Dense(4),
         L.BatchNormalization(name="b", trainable=False),

@@ -35,7 +35,7 @@ class Block(L.Layer):
 def _functional(trainable=True):
     inputs = keras.Input((6, 6, 3), name="in")
     x = L.BatchNormalization(name="n0")(inputs)
-    x = L.ReLU()(kerasbn.layers.BatchNormalization(name="n1", renorm=True)(L.Conv2D(4, 3, name="c1")(x)))
+    x = L.ReLU()(kerasbn.layers.BatchNormalization(name="n1", renorm=True, accumulate=3)(L.Conv2D(4, 3, name="c1")(x)))
     y = L.BatchNormalization(name="n2", trainable=trainable)(L.Conv2D(4, 1, name="c2")(x))
     x = L.Add()([x, L.Dropout(0.5)(y)])
     x = L.BatchNormalization(name="n3", center=False, scale=False)(L.Conv2D(4, 3, activation="tanh", name="c3")(x))
