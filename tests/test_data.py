@@ -238,6 +238,40 @@ def test_data_that_does_not_fit(case):
         kerasbn.rewrite(_network(), **options())
 
 
+def _of_two(structure):
+    given = {"a": keras.Input((6,), name="a"), "b": keras.Input((4,), name="b")}
+    outputs = L.Dense(1)(L.BatchNormalization()(L.Concatenate()([*given.values()])))
+    return keras.Model(structure(given), outputs)
+
+
+STRUCTURES = {"dict": dict, "list": lambda given: [*given.values()]}
+A, B = (np.random.default_rng(size).normal(size=(20, size)).astype("float32") for size in (6, 4))
+LACKING = {
+    "one missing": ({"a": A}, "lacks 'b', and holds 'a'"),
+    "one misspelt": ({"a": A, "B": B}, "lacks 'b', and holds 'a', 'B'"),
+    "nothing": ({}, "lacks 'a', 'b', and holds nothing"),
+}
+
+
+@pytest.mark.parametrize("batched", [False, True], ids=["arrays", "batches"])
+@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("case", LACKING)
+def test_a_dict_that_lacks_an_input(case, structure, batched):
+    data, message = LACKING[case]
+    if not data and not batched:
+        message = "it is {}"
+    with pytest.raises(kerasbn.OptionError, match=message):
+        kerasbn.calibrate(_of_two(STRUCTURES[structure]), iter([data]) if batched else data)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_a_dict_may_hold_more_than_the_inputs(structure):
+    model = _of_two(STRUCTURES[structure])
+    kerasbn.calibrate(model, {"0": A, "a": A, "b": B, "c": B})
+    (norm,) = (layer for layer in model.layers if isinstance(layer, L.BatchNormalization))
+    np.testing.assert_allclose(norm.moving_mean, np.concatenate([A, B], 1).mean(0), rtol=1e-4, atol=1e-6)
+
+
 def test_a_generator_that_does_not_end(monkeypatch):
     monkeypatch.setattr("kerasbn.statistics.data._MOST", 5)
     taken = []

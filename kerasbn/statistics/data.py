@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from kerasbn import _keras
-from kerasbn.errors import OptionError, quoted
+from kerasbn.errors import OptionError, listed, quoted
 from kerasbn.progress import shown
 
 _BATCH = 32
@@ -108,15 +108,22 @@ def first_batch(data: Any) -> Any:
 
 def _tensors(model: keras.Model, inputs: Any) -> list[Any]:
     specs = keras.tree.flatten(model.inputs)
+    functional = _keras.functional_of(model)
+    if isinstance(inputs, dict):  # which may hold more than the model takes
+        structure = _keras.input_structure(functional)
+        names = [*structure] if isinstance(structure, dict) else [spec.name for spec in specs]
+        if missing := [name for name in names if name not in inputs]:
+            raise _misfit(model, f"it lacks {listed(missing)}, and holds {listed(inputs) or 'nothing'}")
+        inputs = {name: inputs[name] for name in names}
     leaves = keras.tree.flatten(inputs)
-    if len(leaves) != len(specs) and not isinstance(inputs, dict):  # a dict may hold more than the model takes
+    if len(leaves) != len(specs):
         raise _misfit(
             model,
             f"it has {len(specs)} inputs, the data {len(leaves)}",
             "" if len(specs) > 1 else " Examples go in as numpy.stack(examples), a list of batches as iter(batches).",
         )
     try:
-        tensors = _keras.standardized_inputs(_keras.functional_of(model), inputs)
+        tensors = _keras.standardized_inputs(functional, inputs)
     except Exception as error:
         shapes = [[tuple(getattr(each, "shape", ())) for each in side] for side in (specs, leaves)]
         same_ranks = [*map(len, shapes[0])] == [*map(len, shapes[1])]
