@@ -264,6 +264,12 @@ def test_a_dict_that_lacks_an_input(case, structure, batched):
         kerasbn.calibrate(_of_two(STRUCTURES[structure]), iter([data]) if batched else data)
 
 
+@pytest.mark.parametrize(("structure", "lengths"), [("dict", "'a' 20, 'b' 7"), ("list", "'0' 20, '1' 7")])
+def test_arrays_of_different_lengths(structure, lengths):
+    with pytest.raises(kerasbn.OptionError, match=f"different lengths: {lengths}"):
+        kerasbn.calibrate(_of_two(STRUCTURES[structure]), STRUCTURES[structure]({"a": A, "b": B[:7]}))
+
+
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_a_dict_may_hold_more_than_the_inputs(structure):
     model = _of_two(STRUCTURES[structure])

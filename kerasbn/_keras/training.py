@@ -79,6 +79,12 @@ def batches_of(*data: Any, batch_size: int, shuffle: bool = False) -> tuple[Iter
         raise ValueError(f"it is {data[0]!r}")
     if all(isinstance(leaf, Number) for leaf in leaves):
         raise ValueError("it is Python numbers, to be made arrays with numpy.asarray")
+    if isinstance(data[0], list | tuple | dict):  # of a dict Keras says it with an error in its own message
+        paths = keras.tree.flatten_with_path(data[0])
+        lengths = {path: leaf.shape[0] for path, leaf in paths if len(getattr(leaf, "shape", ()))}
+        if len({*lengths.values()}) > 1:
+            named = (f"{'.'.join(map(str, path))!r} {length}" for path, length in lengths.items())
+            raise ValueError(f"its arrays have different lengths: {', '.join(named)}")
     if isinstance(data[0], Iterator):  # Keras takes none that yields inputs alone
         return data[0], math.inf if isinstance(data[0], itertools.cycle) else None
     with undistributed():  # which deals a dataset out to the processes, and refuses all else: this is one's share

@@ -90,8 +90,8 @@ def _taken_apart(data: Any, size: int) -> tuple[Iterator[Any], float | None]:
         return _keras.batches_of(data, batch_size=size)
     except Exception as error:
         raise OptionError(
-            f"Option data cannot be taken batch by batch: {quoted(error)}. It must be arrays in the structure "
-            "of the model's inputs, a tf.data.Dataset, a keras.utils.PyDataset, or a generator of batches."
+            f"Option data cannot be taken batch by batch: {quoted(error)}. It must be arrays of one length in the "
+            "structure of the model's inputs, a tf.data.Dataset, a keras.utils.PyDataset, or a generator of batches."
         ) from error
 
 
