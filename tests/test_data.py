@@ -270,6 +270,31 @@ def test_arrays_of_different_lengths(structure, lengths):
         kerasbn.calibrate(_of_two(STRUCTURES[structure]), STRUCTURES[structure]({"a": A, "b": B[:7]}))
 
 
+class Plus(L.Layer):
+    """Adds what may be left out."""
+
+    def call(self, x, more=None):
+        return x if more is None else x + more
+
+
+@pytest.mark.parametrize("batched", [False, True], ids=["arrays", "batches"])
+@pytest.mark.parametrize("more", [None, B], ids=["left out", "given"])
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_an_optional_input(structure, more, batched):
+    given = {"b": keras.Input((4,), name="b"), "more": keras.Input((4,), name="more", optional=True)}
+    outputs = L.Dense(2)(L.BatchNormalization(name="bn")(Plus()(*given.values())))
+    model = keras.Model(STRUCTURES[structure](given), outputs)
+    data = STRUCTURES[structure]({"b": B, "more": more})
+    kerasbn.calibrate(model, iter([(data, B)]) if batched else data)
+    expected = B if more is None else B + more
+    np.testing.assert_allclose(model.get_layer("bn").moving_mean, expected.mean(0), rtol=1e-4, atol=1e-6)
+
+
+def test_an_input_that_may_not_be_left_out():
+    with pytest.raises(kerasbn.OptionError, match="'b' is not optional"):
+        kerasbn.calibrate(_of_two(dict), {"a": A, "b": None})
+
+
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_a_dict_may_hold_more_than_the_inputs(structure):
     model = _of_two(STRUCTURES[structure])

@@ -152,12 +152,16 @@ TRAINING_ATTRIBUTES = ("optimizer", "train_function", "test_function", "stop_tra
 
 
 def standardized_inputs(functional: Functional, inputs: Any) -> list[Any]:
-    """A model's inputs as its graph takes them: tensors, flat, of the right rank and dtype.
+    """A model's inputs as its graph takes them: tensors, flat, of the right rank and dtype; `None` for one left out.
 
     Raises:
         ValueError: if they do not fit.
     """
-    return list(functional._standardize_inputs(keras.tree.map_structure(keras.ops.convert_to_tensor, inputs)))
+
+    def tensor_of(leaf: Any) -> Any:
+        return None if leaf is None else keras.ops.convert_to_tensor(leaf)
+
+    return list(functional._standardize_inputs(keras.tree.map_structure(tensor_of, inputs)))
 
 
 def list_parameters(model: keras.Model) -> None:

@@ -24,6 +24,8 @@ def batches(
 ) -> Iterator[list[Any]]:
     """The inputs of a model, batch by batch: flat, as tensors, in the dtypes of the model's inputs.
 
+    An optional one that is left out is `None`.
+
     Args:
         model: The model. Of one that has no graph the inputs come out as they are, in one piece.
         data: Arrays in the structure of the model's inputs, or a `tf.data.Dataset`,
@@ -126,10 +128,12 @@ def _tensors(model: keras.Model, inputs: Any) -> list[Any]:
         tensors = _keras.standardized_inputs(functional, inputs)
     except Exception as error:
         shapes = [[tuple(getattr(each, "shape", ())) for each in side] for side in (specs, leaves)]
-        same_ranks = [*map(len, shapes[0])] == [*map(len, shapes[1])]
-        cause = quoted(error) if same_ranks else f"its inputs have the shapes {shapes[0]}, the data {shapes[1]}"
+        told = [*map(len, shapes[0])] == [*map(len, shapes[1])] or any(leaf is None for leaf in leaves)
+        cause = quoted(error) if told else f"its inputs have the shapes {shapes[0]}, the data {shapes[1]}"
         raise _misfit(model, cause) from error
     for spec, tensor in zip(specs, tensors, strict=True):
+        if tensor is None:  # an optional input that is left out
+            continue
         expected, got = tuple(spec.shape[1:]), tuple(tensor.shape[1:])
         if any(size not in (None, own) for size, own in zip(expected, got, strict=True)):
             raise _misfit(model, f"input {spec.name!r} has shape {expected}, the data {got}")
