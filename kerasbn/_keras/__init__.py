@@ -61,6 +61,7 @@ from kerasbn._keras.models import took_a_batch as took_a_batch
 from kerasbn._keras.optimizers import WeightByWeight as WeightByWeight
 from kerasbn._keras.optimizers import attributes_of_optimizer as attributes_of_optimizer
 from kerasbn._keras.optimizers import averaged_weights as averaged_weights
+from kerasbn._keras.optimizers import config_of_optimizer as config_of_optimizer
 from kerasbn._keras.optimizers import decays_weights as decays_weights
 from kerasbn._keras.optimizers import excluded_from_weight_decay as excluded_from_weight_decay
 from kerasbn._keras.optimizers import is_average_of_weights as is_average_of_weights

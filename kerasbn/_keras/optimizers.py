@@ -13,6 +13,19 @@ def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> Any:
     return optimizer._learning_rate
 
 
+def config_of_optimizer(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+    """The configuration of an optimizer, but for what it holds of schedules, functions and optimizers.
+
+    Those are handed on as they are, and need not be such as can be serialized: a stand-in that holds none is asked.
+    """
+    held = {"inner_optimizer": None, "_optimizer_map": None}
+    if not isinstance(optimizer._learning_rate, keras.Variable):
+        held["_learning_rate"] = keras.optimizers.schedules.PolynomialDecay(0.0, 1)
+    stand_in = object.__new__(type(optimizer))
+    vars(stand_in).update({**vars(optimizer), **{name: held[name] for name in held.keys() & vars(optimizer).keys()}})
+    return dict(stand_in.get_config())
+
+
 def is_multi_optimizer(optimizer: keras.optimizers.Optimizer) -> bool:
     """Whether an optimizer hands each variable to one of several. Keras 3.14 has none."""
     kind = getattr(keras.optimizers, "MultiOptimizer", None)

@@ -72,7 +72,10 @@ def successor_of(
     Raises:
         UnsupportedModelError: if the optimizer cannot be rebuilt from its configuration.
     """
-    config = optimizer.get_config()
+    try:
+        config = _keras.config_of_optimizer(optimizer)
+    except Exception as error:
+        raise _not_rebuilt(optimizer, error) from error
     if inner := getattr(optimizer, "inner_optimizer", None):
         config["inner_optimizer"] = successor_of(inner, tempo, rate=rate, by_weight=by_weight)
         return type(optimizer)(**config)
@@ -91,11 +94,15 @@ def successor_of(
     try:
         return kind.from_config(config)
     except Exception as error:
-        raise UnsupportedModelError(
-            f"Optimizer {optimizer.name!r} ({type(optimizer).__name__}) cannot be rebuilt from its configuration: "
-            f"{quoted(error)}. Give the class a get_config that its __init__ understands, or compile the model with "
-            "another."
-        ) from error
+        raise _not_rebuilt(optimizer, error) from error
+
+
+def _not_rebuilt(optimizer: keras.optimizers.Optimizer, error: Exception) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"Optimizer {optimizer.name!r} ({type(optimizer).__name__}) cannot be rebuilt from its configuration: "
+        f"{quoted(error)}. Give the class a get_config that its __init__ understands, or compile the model with "
+        "another."
+    )
 
 
 def _successor_of_map(optimizer: Any, tempo: Tempo) -> Any:

@@ -7,6 +7,7 @@ from keras import layers as L
 from keras.optimizers import schedules
 
 import kerasbn
+from kerasbn.compilation.memory import leaves
 from tests.helpers import sequential
 
 
@@ -180,6 +181,56 @@ def test_several_optimizers_chosen_by_a_function_are_refused():
 def test_without_a_scale_the_learning_rate_is_as_it_was():
     source = _trained(keras.optimizers.SGD(Sawtooth()))
     assert kerasbn.rewrite(source).optimizer._learning_rate is source.optimizer._learning_rate
+
+
+class Constant(schedules.LearningRateSchedule):
+    """A schedule that cannot be saved."""
+
+    def __call__(self, step):
+        return 0.1 + 0.0 * keras.ops.cast(step, "float32")
+
+
+class Function:
+    """A function of no arguments that cannot be saved."""
+
+    def __call__(self):
+        return 0.1
+
+
+def _several(optimizer):
+    return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(optimizer, {".*head/bias": optimizer}))
+
+
+WRAPPERS = {
+    "plain": lambda optimizer: optimizer,
+    "loss scale": keras.optimizers.LossScaleOptimizer,
+    "several": pytest.param(_several, marks=needs_several),
+}
+
+
+@pytest.mark.parametrize("rate", [Constant, Function])
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+def test_a_learning_rate_need_not_be_one_that_can_be_saved(wrap, rate):
+    source = _trained(wrap(keras.optimizers.SGD(rate(), momentum=0.9)))
+    options = {} if wrap is _several else {"rates": [("head", 0.5)]}
+    for changes, times in [({}, 1.0), ({"learning_rate_scale": 5.0, "decay_speedup": 2.0, **options}, 5.0)]:
+        result = kerasbn.rewrite(source, **changes)
+        (optimizer,) = leaves(result.optimizer)
+        assert isinstance(optimizer, keras.optimizers.SGD)
+        assert optimizer.momentum == 0.9
+        assert float(optimizer.learning_rate) == pytest.approx(0.1 * times)
+        result.fit(np.zeros((8, 12)), np.zeros(8), verbose=0)
+    (own,) = leaves(source.optimizer)
+    assert isinstance(own._learning_rate, rate)
+
+
+def test_an_optimizer_that_tells_no_configuration_is_named():
+    class Mute(keras.optimizers.SGD):
+        def get_config(self):
+            raise NotImplementedError("ask someone else")
+
+    with pytest.raises(kerasbn.UnsupportedModelError, match=r"Mute.*ask someone else.*Give the class a get_config"):
+        kerasbn.rewrite(_trained(Mute(0.01)))
 
 
 @pytest.mark.parametrize(
