@@ -239,7 +239,7 @@ def test_trains_on_as_the_source(style):
     assert_same_function(source, result, X)
 
 
-@pytest.mark.parametrize("kind", ["lora", "int8", "int4"])
+@pytest.mark.parametrize("kind", ["lora", "int8", "int4", "float8"])
 def test_quantized_layers_inside(kind, tmp_path):
     source = functional(Residual(name="block"), Residual(name="other"))
     layer = source.get_layer("block").first
@@ -255,7 +255,9 @@ def test_quantized_layers_inside(kind, tmp_path):
     result.save(tmp_path / "result.keras")
     assert_same_function(result, keras.models.load_model(tmp_path / "result.keras"), X)
     plan = kerasbn.plan(result, position="none", dropout="none", fold=True)
-    assert plan.outcome == "4 batch normalizations: 3 folded, 1 left alone (1 quantized)."
+    # The layer in float8 rounds its bias, so keeps it, and what follows it shifts nothing: that folds forward.
+    outcome = "4 folded." if kind == "float8" else "3 folded, 1 left alone (1 quantized)."
+    assert plan.outcome == f"4 batch normalizations: {outcome}"
     assert_same_function(result, plan.apply(), X, 1e-4)
 
 

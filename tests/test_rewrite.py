@@ -510,7 +510,11 @@ def _adapted(layer):
         weight.assign(np.random.default_rng(4).normal(size=weight.shape))
 
 
-SECOND_FORMS = {"LoRA": _adapted, "int8": lambda layer: layer.quantize("int8")}
+SECOND_FORMS = {
+    "LoRA": _adapted,
+    "int8": lambda layer: layer.quantize("int8"),
+    "float8": lambda layer: layer.quantize("float8"),
+}
 
 
 @pytest.mark.parametrize("copy", [True, False], ids=["copy", "reuse"])
@@ -523,6 +527,39 @@ def test_layers_that_were_adapted_or_quantized(form, copy):
     assert result.get_layer("a").dtype_policy == source.get_layer("a").dtype_policy
     assert not any(result.get_layer(name).quantization_mode for name in ("a_bn", "a_activation"))
     assert_same_function(source, result)
+
+
+FLOAT8 = {
+    "nothing": {"position": "none", "dropout": "none"},
+    "l2": {"l2": 1e-4},
+    "weight decay": {"weight_decay_scale": 0.5},
+    "after": {"position": "after"},
+    "fold": {"position": "none", "fold": True},
+}
+
+
+@pytest.mark.parametrize("options", FLOAT8)
+def test_a_model_that_trains_in_float8(options):
+    source = sequential(L.Dense(8, activation="relu", kernel_regularizer="l2", name="a"), L.BatchNormalization())
+    source.quantize("float8")
+    source.compile("adam", "sparse_categorical_crossentropy")
+    generator = np.random.default_rng(3)
+    x, y = generator.normal(size=(64, 12)), generator.integers(0, 3, 64)
+    source.fit(x, y, verbose=0)
+    plan = kerasbn.plan(source, **FLOAT8[options])
+    result = plan.apply()
+    assert_same_function(source, result)
+    for name in ("a", "head"):
+        theirs, ours = ({v.name: v for v in model.get_layer(name).variables} for model in (source, result))
+        for weight in theirs:
+            np.testing.assert_array_equal(ours[weight], theirs[weight])
+            assert ours[weight].overwrite_with_gradient == theirs[weight].overwrite_with_gradient
+    if options == "fold":
+        assert [skip.reason for skip in plan.skips] == [kerasbn.Reason.QUANTIZED]
+    if options == "nothing":
+        for model in (source, result):
+            model.fit(x, y, shuffle=False, verbose=0)
+        assert_same_function(source, result)
 
 
 @keras.saving.register_keras_serializable("tests.rewrite")

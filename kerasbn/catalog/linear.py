@@ -196,6 +196,8 @@ def channel_bias(layer: keras.layers.Layer) -> keras.Variable | None:
     bias: keras.Variable | None = core.bias
     if bias is None or len(bias.shape) != 1 or bias.regularizer is not None or bias.constraint is not None:
         return None
+    if core.quantization_mode == "float8":  # which rounds it to bfloat16
+        return None
     is_watched = layer.activity_regularizer is not None and not has_activation(layer)
     return None if is_watched else bias
 

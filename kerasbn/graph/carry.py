@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -186,13 +186,22 @@ def _carry_assets(source: Any, twin: Any) -> None:
 
 def _weight_pairs(source: keras.layers.Layer, twin: keras.layers.Layer) -> Iterator[tuple[keras.Variable, Any]]:
     ours, theirs = twin.variables, source.variables
-    if [_signature(variable) for variable in ours] != [_signature(variable) for variable in theirs]:
+    if not _alike(ours, theirs):
+        # Quantizing to float8 adds weights behind the others, and a layer that is made quantized has them first.
+        placed, inherited = _by_place(twin), _by_place(source)
+        if len(placed) == len(ours) == len(theirs) and placed.keys() == inherited.keys():
+            ours, theirs = list(placed.values()), [inherited[place] for place in placed]
+    if not _alike(ours, theirs):
         raise UnsupportedModelError(
             f"Layer {source.name!r} ({type(source).__name__}) rebuilt from its configuration has other weights: "
             f"{[_signature(v) for v in ours]} where the model has {[_signature(v) for v in theirs]}. "
             "Rewrite with copy=False, which reuses the layer as it is."
         )
     yield from zip(ours, theirs, strict=True)
+
+
+def _alike(ours: Sequence[keras.Variable], theirs: Sequence[keras.Variable]) -> bool:
+    return [_signature(variable) for variable in ours] == [_signature(variable) for variable in theirs]
 
 
 def _by_place(layer: keras.layers.Layer) -> dict[Place, keras.Variable]:
