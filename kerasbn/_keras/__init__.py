@@ -82,6 +82,7 @@ from kerasbn._keras.running import is_traced as is_traced
 from kerasbn._keras.running import observed as observed
 from kerasbn._keras.running import told as told
 from kerasbn._keras.running import without_gradients as without_gradients
+from kerasbn._keras.running import without_scopes as without_scopes
 from kerasbn._keras.seeds import global_seed_variables as global_seed_variables
 from kerasbn._keras.seeds import is_seed as is_seed
 from kerasbn._keras.training import batches_of as batches_of

@@ -61,6 +61,11 @@ def told(layers: Iterable[keras.layers.Layer], *, training: bool) -> Iterator[No
         yield
 
 
+def without_scopes(layers: Iterable[keras.layers.Layer]) -> contextlib.AbstractContextManager[None]:
+    """Have layers open no scope by their name when they are called. `Layer._open_name_scope`."""
+    return calls_through(layers, lambda call, layer: contextlib.nullcontext(), "_open_name_scope")
+
+
 @contextlib.contextmanager
 def every_call_made() -> Iterator[None]:
     """Run functions that TensorFlow or JAX compile call by call inside, so that `observed` sees what they call.

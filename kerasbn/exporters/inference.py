@@ -7,6 +7,7 @@ further arguments behind the inputs, or constants: `trace`, `frozen`.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,9 @@ from kerasbn import _keras
 from kerasbn.errors import UnsupportedModelError
 from kerasbn.verification.interface import Interface, pack_inputs
 from kerasbn.verification.precision import computing_in, serving_dtype
+
+_TAKEN = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
+"""What TensorFlow takes as the name of a scope or of a variable in a graph; Keras takes any."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +61,7 @@ def trace(model: keras.Model, interface: Interface, arguments: Sequence[keras.Va
     others = [
         (each, tf.Variable(tf.cast(each.value, dtype)))
         for each, dtype in served
-        if dtype != each.dtype and id(each) not in given
+        if (dtype != each.dtype or not _TAKEN.fullmatch(each.path)) and id(each) not in given
     ]
     specs_of_arguments = [
         tf.TensorSpec(each.shape, serving_dtype(each.dtype, interface.precision), name=f"weight_{number}")
@@ -117,7 +121,8 @@ def _traced(model: keras.Model, run: Callable[[Sequence[Any]], Any], specs: list
         updated.extend(changed)
         return found  # type: ignore[no-any-return]
 
-    concrete = tf.function(outputs, autograph=False).get_concrete_function(*specs)
+    with _keras.without_scopes(each for each in _keras.sublayers(model) if not _TAKEN.fullmatch(each.name)):
+        concrete = tf.function(outputs, autograph=False).get_concrete_function(*specs)
     _refuse_updates(model, updated, concrete)
     return concrete
 

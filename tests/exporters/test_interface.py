@@ -202,6 +202,19 @@ def test_names_that_tensorflow_does_not_take(name, kind, tmp_path):
         assert list(kerasbn.export(model, path).inputs) == [name]
 
 
+@pytest.mark.parametrize("kind", RUN)
+@pytest.mark.parametrize("name", ["my model", "модель", "2(x)", "_x"])
+def test_models_and_layers_can_have_any_name(name, kind, tmp_path):
+    inputs = keras.Input((4,), name="x")
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(4), layers.BatchNormalization()], name=f"{name} inside")
+    x = layers.ReLU(name=f"{name} between")(inner(inputs))
+    model = randomize(keras.Model(inputs, layers.Dense(2, name=f"{name} at the end")(x), name=name))
+    kerasbn.export(model, tmp_path / FORMATS[kind])
+    values = random_inputs(model, 2)
+    expected = dict(zip(model.output_names, inference(model, values), strict=True))
+    assert_close(expected, RUN[kind](tmp_path / FORMATS[kind], {"x": values}))
+
+
 @pytest.mark.parametrize(
     ("one", "other", "told_apart"), [("A", "a", False), ("a.b", "a_b", False), ("a1", "a_1", True)]
 )
