@@ -184,6 +184,43 @@ def test_compiled_state():
     result.fit(*_data(), verbose=0)
 
 
+def _off_by(true, predicted, power=1):
+    return keras.ops.mean(keras.ops.abs(true - predicted) ** power, -1)
+
+
+class OffBy(keras.metrics.MeanMetricWrapper):
+    """A metric that knows its function by itself."""
+
+    def __init__(self, name="off_by", dtype=None, fn=None, power=2):
+        super().__init__(_off_by, name=name, dtype=dtype, power=power)
+
+
+AROUND_FUNCTIONS = {
+    "a function": lambda: keras.metrics.MeanMetricWrapper(_off_by, name="off", power=2),
+    "a lambda": lambda: keras.metrics.MeanMetricWrapper(lambda true, predicted: _off_by(true, predicted), name="off"),
+    "a loss": lambda: keras.metrics.MeanMetricWrapper(keras.losses.Huber(), name="off"),
+    "by a subclass": lambda: OffBy(name="off"),
+}
+
+
+@pytest.mark.parametrize("metric", AROUND_FUNCTIONS)
+def test_metrics_around_functions(metric):
+    source = sequential(L.Dense(8, activation="relu", name="a"))
+    given, weighted = AROUND_FUNCTIONS[metric](), AROUND_FUNCTIONS[metric]()
+    source.compile(
+        "sgd", lambda true, predicted: _off_by(true, predicted), metrics=[given], weighted_metrics=[weighted]
+    )
+    generator = np.random.default_rng(3)
+    x, y = generator.normal(size=(32, 12)), generator.normal(size=(32, 3))
+    source.fit(x, y, verbose=0)
+    kept = float(given.result())
+    result = kerasbn.rewrite(source, position="none", dropout="none")
+    expected = source.evaluate(x, y, return_dict=True, verbose=0)
+    given.reset_state()
+    assert result.evaluate(x, y, return_dict=True, verbose=0) == pytest.approx(expected)
+    assert float(given.result()) == 0.0 != kept, "the state is shared"
+
+
 def test_a_model_that_was_not_compiled_stays_so():
     assert not kerasbn.rewrite(_mlp()).compiled
 

@@ -42,6 +42,7 @@ from kerasbn._keras.layers import shares as shares
 from kerasbn._keras.layers import sublayers as sublayers
 from kerasbn._keras.models import EXECUTION_ATTRIBUTES as EXECUTION_ATTRIBUTES
 from kerasbn._keras.models import TRAINING_ATTRIBUTES as TRAINING_ATTRIBUTES
+from kerasbn._keras.models import another_around_its_function as another_around_its_function
 from kerasbn._keras.models import bare_model_like as bare_model_like
 from kerasbn._keras.models import built_shapes as built_shapes
 from kerasbn._keras.models import compile_arguments as compile_arguments

@@ -147,6 +147,17 @@ def compile_arguments(model: keras.Model) -> dict[str, Any]:
     return dict(model._compile_config.config)
 
 
+def another_around_its_function(metric: keras.metrics.Metric) -> keras.metrics.Metric | None:
+    """A metric of its own state around the very function that another one wraps; `None` if that wraps none.
+
+    Serialized and back, a function that is not registered would be lost.
+    """
+    kind = type(metric)
+    if getattr(kind, "get_config", None) is not keras.metrics.MeanMetricWrapper.get_config:
+        return None
+    return kind(fn=metric._fn, **keras.metrics.Mean.get_config(metric), **metric._fn_kwargs)
+
+
 TRAINING_ATTRIBUTES = ("optimizer", "train_function", "test_function", "stop_training", "steps_per_execution")
 """What training a model changes about it besides variables."""
 

@@ -156,7 +156,7 @@ def own_metric(metric: Any) -> Any:
     if not isinstance(metric, keras.metrics.Metric):
         return metric
     try:
-        return type(metric).from_config(metric.get_config())
+        return _keras.another_around_its_function(metric) or type(metric).from_config(metric.get_config())
     except Exception as error:
         raise UnsupportedModelError(
             f"Metric {metric.name!r} ({type(metric).__name__}) cannot be rebuilt from its configuration: "
