@@ -13,7 +13,7 @@ from kerasbn import _keras
 from kerasbn.catalog.norms import paths_of_norms
 from kerasbn.errors import UnsupportedModelError
 from kerasbn.facts.facts import Facts
-from kerasbn.graph.read import check_model, read_to_run
+from kerasbn.graph.read import check_model, is_built, read_to_run
 from kerasbn.source.source import Source
 
 
@@ -45,10 +45,10 @@ class Subject:
             UnsupportedModelError: if it is no model, or was not built yet.
         """
         check_model(model)
-        if not model.built:
+        if not is_built(model):
             raise UnsupportedModelError(
                 f"Model {model.name!r} was not built yet, so there is nothing to diagnose. Call it on a batch of "
-                "inputs, or train it, first."
+                "inputs first."
             )
         try:
             graph = read_to_run(model) if _keras.is_graph(model) else Source.of(model, copy=True, example=example).graph

@@ -172,6 +172,12 @@ def check_model(model: Any) -> None:
     raise UnsupportedModelError(f"Expected a Keras 3 model (keras.Sequential or keras.Model), got {kind}. {remedy}.")
 
 
+def is_built(model: keras.Model) -> bool:
+    """Whether a model was built, or all that it holds: a `train_step` of its own may call that and never the model."""
+    inside = _keras.sublayers(model)[1:]
+    return model.built or (bool(inside) and all(layer.built for layer in inside))
+
+
 def _functional(model: keras.Model) -> Any:
     check_model(model)
     functional = _keras.functional_of(model)

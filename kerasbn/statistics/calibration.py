@@ -28,7 +28,7 @@ from kerasbn.arrays import Array, array_of
 from kerasbn.catalog.norms import chosen_norms, is_frozen, norms_in, thawed
 from kerasbn.errors import OptionError, UnsupportedModelError, listed
 from kerasbn.graph.model import CallSite, Graph, Value
-from kerasbn.graph.read import check_model, read_to_run
+from kerasbn.graph.read import check_model, is_built, read_to_run
 from kerasbn.graph.run import Run, Runner, call_at_inference, nbytes_of
 from kerasbn.processes import Processes, processes_for
 from kerasbn.progress import shown
@@ -315,10 +315,10 @@ def _check(model: keras.Model) -> None:
             f"Model {model.name!r} ({type(model).__name__}) has no call, so it is not known what its layers get. "
             "Calibrate the networks that it holds one by one, each on what it is called on."
         )
-    if not model.built:
+    if not is_built(model):
         raise UnsupportedModelError(
-            f"Model {model.name!r} was not built yet, so there is nothing to calibrate. Call it on a batch of inputs, "
-            "or train it, first."
+            f"Model {model.name!r} was not built yet, so there is nothing to calibrate. Call it on a batch of inputs "
+            "first."
         )
 
 

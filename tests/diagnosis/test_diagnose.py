@@ -247,6 +247,13 @@ def test_subclassed():
     assert Kind.STATISTICS in {each.kind for each in kerasbn.diagnose(model, x).findings}
 
 
+def test_a_model_that_trains_what_it_holds_and_was_never_called():
+    model, x = _Subclassed(), X[:, 0, 0]
+    model.two(model.bn(model.one(x)))
+    _set(model, "bn", moving_mean=7.0)
+    assert _found(model, Kind.STATISTICS, x) == ("bn",)
+
+
 def test_subclassed_that_is_told_to_train():
     model, x = _Subclassed(fixed=True), X[:, 0, 0]
     model(x)

@@ -129,7 +129,19 @@ def _subclassed():
     return model
 
 
+class Holding(keras.Model):
+    """Holds a network, which a `train_step` of its own may train without ever calling the model."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = _functional()
+
+    def call(self, x, training=None):
+        return self.network(x, training=training)
+
+
 MODELS = {
+    "never called itself": Holding,
     "functional": _functional,
     "a frozen one": lambda: _functional(trainable=False),
     "nested": _nested,
