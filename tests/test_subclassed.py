@@ -405,3 +405,45 @@ def _strings(values):
     import tensorflow as tf
 
     return tf.constant(values)
+
+
+class Heads(keras.Model):
+    """Several outputs, of which only the call knows the structure."""
+
+    def __init__(self, structure, **kwargs):
+        super().__init__(**kwargs)
+        self.structure = structure
+        self.body = L.Dense(6, activation="relu", name="body")
+        self.one, self.other = L.Dense(2, name="one"), L.Dense(2, name="other")
+
+    def get_config(self):
+        return {**super().get_config(), "structure": self.structure}
+
+    def call(self, inputs):
+        x = self.body(inputs)
+        return STRUCTURES[self.structure](self.one(x), self.other(x))
+
+
+STRUCTURES = {
+    "list": lambda one, other: [one, other],
+    "tuple": lambda one, other: (one, other),
+    "dict": lambda one, other: {"a": one, "b": other},
+}
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_logs_keep_their_names(structure, again):
+    source = Heads(structure)
+    x, y = np.ones((8, 4), "float32"), STRUCTURES[structure](np.zeros((8, 2)), np.zeros((8, 2)))
+    source(x)
+    source.compile("sgd", "mse", metrics=STRUCTURES[structure](["mae"], ["mse"]))
+    result = kerasbn.rewrite(source, position="none", dropout="none")
+    if again:
+        result = kerasbn.rewrite(result, position="none", dropout="none")
+    assert list(result.output_names) == ["one", "other"]
+    expected = source.fit(x, y, validation_data=(x, y), verbose=0).history
+    got = result.fit(x, y, validation_data=(x, y), verbose=0).history
+    assert got.keys() == expected.keys()
+    for name, values in expected.items():
+        assert got[name] == pytest.approx(values, rel=1e-4), name

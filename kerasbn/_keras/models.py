@@ -65,9 +65,18 @@ def bare_model_like(model: keras.Model, functional: keras.Model | None) -> keras
     return twin
 
 
-def compile_as_keras_does(model: keras.Model, **arguments: Any) -> None:
-    """Compile a model, past a `compile` that its class puts in the place of Keras's."""
+def compile_as_keras_does(model: keras.Model, source: keras.Model, **arguments: Any) -> None:
+    """Compile a model as another one, past a `compile` that its class puts in the place of Keras's.
+
+    A subclassed model has no `output_names`, so there are none in its logs, and shall be none in those of what was made
+    of it. `Trainer.compile` reads them once, for `_compile_loss` and `_compile_metrics`.
+    """
+    logged = [each for each in (source._compile_loss, source._compile_metrics) if each is not None]
+    named = all(each.output_names is not None for each in logged)
+    names = None if named else vars(model).pop("output_names", None)
     keras.Model.compile(model, **arguments)
+    if names is not None:
+        vars(model)["output_names"] = names
 
 
 def has_call(model: keras.Model) -> bool:

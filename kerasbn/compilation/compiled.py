@@ -90,7 +90,7 @@ def carry_compiled_state(
     arguments["optimizer"] = successor_of(source.optimizer, tempo, by_weight=by_weight)
     for name in ("metrics", "weighted_metrics"):
         arguments[name] = keras.tree.map_structure(own_metric, arguments.get(name))
-    _keras.compile_as_keras_does(model, **arguments)
+    _keras.compile_as_keras_does(model, source, **arguments)
     for name in _keras.EXECUTION_ATTRIBUTES:
         setattr(model, name, getattr(source, name))
     carry_memory(source.optimizer, model.optimizer, source.variables, model.variables, successors, undecayed)
