@@ -128,16 +128,12 @@ def initial_values(spec: LayerSpec, layer: keras.layers.Layer) -> Iterator[tuple
     inherited = {} if origin is None else _by_place(origin)
     layers = [] if origin is None else _keras.sublayers(origin)
     configured = {id(value) for each in layers for value in vars(each).values()}
-    named = {variable.name: place for place, variable in reversed(_by_place(layer).items())}  # the outermost of a name
     for place, variable in _by_place(layer).items():
         if place in inherited:
             variable.constraint = inherited[place].constraint
             if _is_regularized_by_hand(inherited[place], layers[place[0]], configured):  # the config may have another
                 variable.regularizer = inherited[place].regularizer
-        given = spec.values.get(place)
-        if given is None and named[variable.name] == place:
-            given = spec.values.get(variable.name)
-        if given is not None:
+        if (given := spec.values.get(place, spec.values.get(variable.name))) is not None:
             yield variable, given()
         elif place in inherited:
             yield variable, inherited[place]

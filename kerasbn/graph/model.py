@@ -45,7 +45,7 @@ Place: TypeAlias = "tuple[int, str]"
 """Where a layer holds a weight: which of all the layers in it does, from itself as 0, and the name there."""
 
 Values: TypeAlias = "dict[str | Place, Callable[[], Any]]"
-"""What gives the values that weights start from, by name, or where several have one name by their place."""
+"""What gives the values that weights start from: all of a name, or the one at a place."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

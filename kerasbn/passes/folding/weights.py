@@ -12,6 +12,7 @@ from typing import Any, cast
 import keras
 import numpy as np
 
+from kerasbn import _keras
 from kerasbn.arrays import Array, array_of
 from kerasbn.catalog.linear import LINEAR, Kernel
 from kerasbn.catalog.normalization import ChannelMap, is_known, weights_for
@@ -33,8 +34,9 @@ def _linear(layer: keras.layers.Layer, absorbed: Absorbed) -> LayerSpec:
     entry = LINEAR[type(core)]
     kernels = entry.kernels(core)
     arguments: Mapping[str, Any] = {}
+    place = _keras.sublayers(layer).index(core)  # an activation may hold weights of these names as well
     values: Values = {
-        kernel.name: lambda kernel=kernel: _kernel(  # type: ignore[misc]
+        (place, kernel.name): lambda kernel=kernel: _kernel(  # type: ignore[misc]
             core,
             kernel,
             ahead=absorbed.ahead if kernel is kernels[0] else identity(0),
@@ -44,7 +46,7 @@ def _linear(layer: keras.layers.Layer, absorbed: Absorbed) -> LayerSpec:
     }
     if core.bias is not None or absorbed.ahead.has_shift or absorbed.behind.has_shift:
         arguments, shape = entry.full_bias(core)
-        values["bias"] = lambda: _bias(core, kernels, absorbed).reshape(shape).astype(core.variable_dtype)
+        values[place, "bias"] = lambda: _bias(core, kernels, absorbed).reshape(shape).astype(core.variable_dtype)
     return dataclasses.replace(spec_of(layer, **arguments), values=values)
 
 
