@@ -16,6 +16,7 @@ from kerasbn._keras.calls import forgotten_calls as forgotten_calls
 from kerasbn._keras.calls import input_layer_of as input_layer_of
 from kerasbn._keras.calls import knows_training as knows_training
 from kerasbn._keras.calls import mask_of as mask_of
+from kerasbn._keras.calls import operation_classes as operation_classes
 from kerasbn._keras.calls import operation_name as operation_name
 from kerasbn._keras.calls import operation_of as operation_of
 from kerasbn._keras.calls import recorded_calls as recorded_calls

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
+import inspect
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import keras
@@ -127,6 +130,19 @@ def operation_name(operation: keras.Operation) -> str | None:
     ):
         return None
     return kind.__name__
+
+
+@functools.cache
+def operation_classes() -> Mapping[str, type[keras.Operation]]:
+    """Keras's own operations, by the names of their classes."""
+    names = ("ops.core", "ops.image", "ops.linalg", "ops.math", "ops.nn", "ops.numpy", "activations.activations")
+    modules = [importlib.import_module(f"keras.src.{name}") for name in names]
+    held = {name: kind for module in modules for name, kind in vars(module).items() if inspect.isclass(kind)}
+    return {
+        name: kind
+        for name, kind in held.items()
+        if issubclass(kind, keras.Operation) and kind.__module__ in [module.__name__ for module in modules]
+    }
 
 
 def knows_training(operation: Any) -> bool:

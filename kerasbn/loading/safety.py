@@ -52,7 +52,7 @@ def check_config(config: Any, *, safe: bool, registered: Any) -> None:
     Raises:
         ModelFileError: with the name of the layer.
     """
-    for where, entry in _entries(config, "the model"):
+    for where, entry in entries(config, "the model"):
         name = str(entry["class_name"])
         check_name(name, where, safe=safe)
         module = entry.get("module")
@@ -72,11 +72,11 @@ def check_code(config: Any, where: str, *, safe: bool) -> None:
     Raises:
         ModelFileError: with the name of the layer.
     """
-    for each, entry in _entries(config, where):
+    for each, entry in entries(config, where):
         check_name(str(entry["class_name"]), each, safe=safe)
 
 
-def _entries(value: Any, where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def entries(value: Any, where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """All that a config names by its class, each with the layer that it is of.
 
     Raises:

@@ -126,6 +126,41 @@ def test_sound(suffix, further, tmp_path):
     assert_same_function(model, load(tmp_path / f"model{suffix}"), tolerance=0)
 
 
+def _masked():
+    inputs = keras.Input((5, 3))
+    return keras.Model(inputs, layers.Dense(2)(layers.LSTM(4)(layers.Masking()(inputs))))
+
+
+def _embedded():
+    inputs = keras.Input((5,), dtype="int32")
+    return keras.Model(inputs, layers.Bidirectional(layers.GRU(4))(layers.Embedding(7, 3, mask_zero=True)(inputs)))
+
+
+def _operations():
+    """Operations and layers of one name, with numbers among their arguments, in a model inside too."""
+    ops, one, other = keras.ops, keras.Input((4,)), keras.Input((4,))
+    x = ops.add(one, layers.Add()([one, other])) * 2.0
+    x = ops.reshape(layers.Reshape((2, 2))(x), (-1, 4))
+    x = ops.concatenate([layers.ReLU()(x), ops.relu(x), keras.activations.leaky_relu(x)], axis=-1)
+    inner = keras.Model([one, other], layers.Dense(3)(ops.gelu(x)), name="inner")
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, layers.Dense(2)(inner([inputs, ops.multiply(inputs, 2.0)])))
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("make", [_masked, _embedded, _operations])
+def test_operations(make, suffix, tmp_path):
+    """Keras 3 writes them into its `.h5` files, and does not read them."""
+    source = randomize(make())
+    source.compile("adam", "mse")
+    source.save(tmp_path / f"source{suffix}")
+    loaded = load(tmp_path / f"source{suffix}")
+    assert_same_function(source, loaded, tolerance=0.0)
+    assert isinstance(loaded.optimizer, keras.optimizers.Adam)
+    kerasbn.rewrite(loaded).save(tmp_path / f"result{suffix}")
+    assert_same_function(kerasbn.rewrite(loaded), load(tmp_path / f"result{suffix}"), tolerance=1e-6)
+
+
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_code_that_is_trusted(suffix, tmp_path):
     model = _model(layers.Lambda(lambda x: 2 * x))
