@@ -1,4 +1,4 @@
-"""What a model of Keras 2 was compiled with."""
+"""What a model of Keras 2 was compiled with, and where the optimizer of a `.h5` file of Keras 3 stood."""
 
 from __future__ import annotations
 
@@ -47,6 +47,34 @@ def compiled(
         _fill(optimizer, weights)
     except ModelFileError as error:
         yield f"The optimizer starts afresh: {error}."
+
+
+def resumed(model: keras.Model, weights: Sequence[Weight]) -> Iterator[str]:
+    """Put the optimizer of a model of Keras 3 where it stood, which Keras has built for no weight of the model.
+
+    Yields:
+        What could not be, and why.
+    """
+    given = getattr(model, "optimizer", None)
+    if given is None or not given.built or not model.trainable_variables:
+        return
+    optimizer = type(given).from_config(given.get_config())
+    if len(weights) > len(optimizer.variables):  # else it had not begun
+        optimizer.build(model.trainable_variables)
+    model.optimizer = optimizer
+    pairs = [*zip(optimizer.variables, weights, strict=False)]
+    try:
+        if len(weights) != len(optimizer.variables):
+            raise ModelFileError(
+                f"it has {len(optimizer.variables)} variables, and there are {len(weights)} in the file"
+            )
+        for variable, weight in pairs:
+            check_shape(variable, weight.value, "the optimizer")
+    except ModelFileError as error:
+        yield f"The optimizer starts afresh: {error}."
+    else:
+        for variable, weight in pairs:
+            set_weight(variable, weight.value, "the optimizer")
 
 
 def _compile(model: keras.Model, training: Mapping[str, Any]) -> None:

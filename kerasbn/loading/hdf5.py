@@ -36,8 +36,13 @@ def read(path: Path, file: h5py.File) -> Contents:
         json.loads(_text(file.attrs["model_config"])),
         layers_of(file["model_weights"]),
         None if training is None else json.loads(_text(training)),
-        _weights(file["optimizer_weights"]) if "optimizer_weights" in file else (),
+        optimizer_of(file),
     )
+
+
+def optimizer_of(file: h5py.File) -> list[Weight]:
+    """What the optimizer of a model keeps; nothing if it was not saved."""
+    return _weights(file["optimizer_weights"]) if "optimizer_weights" in file else []
 
 
 def layers_of(group: h5py.Group) -> dict[str, list[Weight]]:

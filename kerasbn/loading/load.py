@@ -121,6 +121,7 @@ def _hdf5(path: Path, weights: Path | None, custom_objects: Mapping[str, Any], s
     import h5py
 
     from kerasbn.loading import hdf5
+    from kerasbn.loading.compiling import resumed
     from kerasbn.loading.recorded import operations_in
 
     check_hdf5(path)
@@ -129,7 +130,9 @@ def _hdf5(path: Path, weights: Path | None, custom_objects: Mapping[str, Any], s
         if "model_config" not in file.attrs or not version.startswith("3"):
             return _of_keras_2(hdf5.read(path, file), path, custom_objects, safe)
         config = json.loads(file.attrs["model_config"])
-    return _of_keras_3(config, path, {**operations_in(config), **custom_objects}, safe, version)
+        optimizer = hdf5.optimizer_of(file)
+    loaded = _of_keras_3(config, path, {**operations_in(config), **custom_objects}, safe, version)
+    return loaded._replace(notes=(*loaded.notes, *resumed(loaded.model, optimizer)))
 
 
 def _saved_model(path: Path, weights: Path | None, custom_objects: Mapping[str, Any], safe: bool) -> Loaded:

@@ -39,8 +39,11 @@ class _WeightByWeight(_keras.WeightByWeight):
         self.decays = tuple(map(bool, decays))
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Make the slots for the weights, which are those that the rates are for."""
-        if not self.built and len(variables) != len(self.rates):
+        """Make the slots for the weights, which are those that the rates are for.
+
+        For none at all is how Keras has it built that reads a `.h5` file.
+        """
+        if not self.built and variables and len(variables) != len(self.rates):
             raise OptionError(
                 f"Optimizer {self.name!r} has learning rates for {len(self.rates)} weights, and is to train "
                 f"{len(variables)}. Freeze and thaw layers before kerasbn.rewrite(model, rates=..., "

@@ -161,6 +161,48 @@ def test_operations(make, suffix, tmp_path):
     assert_same_function(kerasbn.rewrite(loaded), load(tmp_path / f"result{suffix}"), tolerance=1e-6)
 
 
+OPTIMIZERS = {
+    "Adam": (lambda: keras.optimizers.Adam(0.01), {}),
+    "a schedule": (lambda: keras.optimizers.Adam(keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)), {}),
+    "averages": (lambda: keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True), {}),
+    "scaled": (lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1, momentum=0.9)), {}),
+    "weight by weight": (lambda: keras.optimizers.AdamW(0.01), {"decay_exclude": ("bias",)}),
+}
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("case", OPTIMIZERS)
+def test_training_goes_on(case, suffix, tmp_path):
+    """Out of `.h5` files Keras 3 itself has an optimizer that trains nothing."""
+    optimizer, change = OPTIMIZERS[case]
+    source = _model(layers.Dense(2))
+    source.compile(optimizer(), "mse")
+    source = kerasbn.rewrite(source, **change)
+    x, y = np.ones((8, 4), "float32"), np.ones((8, 2), "float32")
+    source.fit(x, y, epochs=3, verbose=0)
+    source.save(tmp_path / f"source{suffix}")
+    loaded = load(tmp_path / f"source{suffix}")
+    for model in (source, loaded):
+        model.fit(x, y, epochs=2, shuffle=False, verbose=0)
+    assert int(loaded.optimizer.iterations) == 5
+    assert_same_function(source, loaded, tolerance=1e-6)
+
+
+def test_an_optimizer_whose_state_is_cut(tmp_path):
+    path = tmp_path / "model.h5"
+    source = _model()
+    source.compile("adam", "mse")
+    source.fit(np.ones((8, 4)), np.ones((8, 3)), verbose=0)
+    source.save(path)
+    with h5py.File(path, "a") as file:
+        names = file["optimizer_weights"].attrs["weight_names"]
+        file["optimizer_weights"].attrs["weight_names"] = names[:-1]
+    with pytest.warns(UserWarning, match=r"starts afresh: it has 6 variables, and there are 5 in the file"):
+        loaded = load(path)
+    loaded.fit(np.ones((8, 4)), np.ones((8, 3)), verbose=0)
+    assert int(loaded.optimizer.iterations) == 1
+
+
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_code_that_is_trusted(suffix, tmp_path):
     model = _model(layers.Lambda(lambda x: 2 * x))
