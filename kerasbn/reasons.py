@@ -116,6 +116,7 @@ class Reason(enum.Enum):
         'A local response normalization, with the option local_response_normalization="keep".',
     )
     NOT_NUMERIC = "not_numeric", "An input that does not hold dense floating point numbers."
+    OPTIONAL = "optional", "An input that may be left out."
     AUGMENTATION = "augmentation", "Noise on the inputs."
     RECURRENT = (
         "recurrent",

@@ -621,3 +621,9 @@ def test_weights_that_are_held_apart_and_gone():
     source(X)
     with pytest.raises(kerasbn.UnsupportedModelError, match=r"weights of 'online/bn/gamma' apart, .* has it no more"):
         kerasbn.rewrite(source, existing="remove")
+
+
+@pytest.mark.parametrize("option", [{"rates": [("g/*", 0.1)]}, {"decay_exclude": ("bias",)}], ids=str)
+def test_rates_by_layer_of_a_model_with_optimizers_of_its_own(option):
+    with pytest.raises(kerasbn.OptionError, match="has several optimizers"):
+        kerasbn.rewrite(gan(), **option)

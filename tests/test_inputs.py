@@ -29,6 +29,25 @@ def test_sequential():
     assert snapshot(source) == before
 
 
+@keras.saving.register_keras_serializable("inputs")
+class Offset(L.Layer):
+    def call(self, inputs, offset=None):
+        return inputs if offset is None else inputs + offset
+
+    def compute_output_spec(self, inputs, offset=None):
+        return keras.KerasTensor(inputs.shape, inputs.dtype)
+
+
+def test_one_that_may_be_left_out():
+    one, other = keras.Input((4,), name="one"), keras.Input((4,), name="other", optional=True)
+    source = keras.Model({"one": one, "other": other}, L.Dense(2)(L.Dense(4, activation="relu")(Offset()(one, other))))
+    plan = kerasbn.plan(source, normalize_inputs=True)
+    assert {skip.site: skip.reason for skip in plan.skips}["other"] == Reason.OPTIONAL
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    for data in ({"one": x, "other": None}, {"one": x, "other": 2 * x}):
+        np.testing.assert_allclose(plan.apply()(data), source(data), atol=1e-5)
+
+
 def test_several_inputs():
     source = _several()
     plan = kerasbn.plan(source, position="none", normalize_inputs=True)

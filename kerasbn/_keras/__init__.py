@@ -59,6 +59,7 @@ from kerasbn._keras.models import output_structure as output_structure
 from kerasbn._keras.models import own_attributes as own_attributes
 from kerasbn._keras.models import own_behaviour as own_behaviour
 from kerasbn._keras.models import standardized_inputs as standardized_inputs
+from kerasbn._keras.models import told_of_its_optimizer as told_of_its_optimizer
 from kerasbn._keras.models import took_a_batch as took_a_batch
 from kerasbn._keras.optimizers import WeightByWeight as WeightByWeight
 from kerasbn._keras.optimizers import attributes_of_optimizer as attributes_of_optimizer

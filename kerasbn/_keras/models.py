@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -154,6 +156,21 @@ EXECUTION_ATTRIBUTES = ("run_eagerly", "jit_compile", "steps_per_execution")
 def compile_arguments(model: keras.Model) -> dict[str, Any]:
     """The arguments of the last `compile`, live objects as they were given. `Trainer._compile_config`."""
     return dict(model._compile_config.config)
+
+
+@contextlib.contextmanager
+def told_of_its_optimizer(model: keras.Model) -> Iterator[None]:
+    """Have a model tell inside of the optimizer that it was compiled with, which Keras drops when it writes `.h5`."""
+    told = getattr(model, "_compile_config", None)
+    if told is None or "optimizer" in told.config or getattr(model, "optimizer", None) is None:
+        yield
+        return
+    before = told.config
+    told.config = {"optimizer": model.optimizer, **before}
+    try:
+        yield
+    finally:
+        told.config = before
 
 
 def another_around_its_function(metric: keras.metrics.Metric) -> keras.metrics.Metric | None:

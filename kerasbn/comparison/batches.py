@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -64,13 +65,7 @@ class Batches:
         yield from (held[index] for index in generator.permutation(len(held)))
 
     def _pass(self) -> tuple[Iterator[Any], float | None]:
-        try:
-            return _keras.batches_of(self._data, batch_size=self._size)
-        except Exception as error:
-            raise OptionError(
-                f"Option data cannot be taken batch by batch: {quoted(error)}. It must be arrays (x, y), a "
-                "tf.data.Dataset or a keras.utils.PyDataset."
-            ) from error
+        return _taken_apart(self._data, self._size, "data")
 
 
 def check_again_and_again(data: Any, option: str) -> None:
@@ -83,6 +78,26 @@ def check_again_and_again(data: Any, option: str) -> None:
         )
     if isinstance(data, tuple):
         _arrays(data, option)
+
+
+def check_ends(data: Any, option: str) -> None:
+    """Refuse data of which a pass has no batch, or no end."""
+    if isinstance(data, tuple):
+        return
+    _, count = _taken_apart(data, 1, option)
+    if count == 0 or count == math.inf:
+        what = "never ends" if count else "holds no batch"
+        raise OptionError(f"Option {option} {what}. Give a part of it: dataset.take(100) is 100 batches.")
+
+
+def _taken_apart(data: Any, size: int, option: str) -> tuple[Iterator[Any], float | None]:
+    try:
+        return _keras.batches_of(data, batch_size=size)
+    except Exception as error:
+        raise OptionError(
+            f"Option {option} cannot be taken batch by batch: {quoted(error)}. It must be arrays (x, y), a "
+            "tf.data.Dataset or a keras.utils.PyDataset."
+        ) from error
 
 
 def _arrays(data: tuple[Any, ...], option: str) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from kerasbn import _keras
-from kerasbn.comparison.batches import Batches, check_again_and_again
+from kerasbn.comparison.batches import Batches, check_again_and_again, check_ends
 from kerasbn.comparison.budgets import Budget
 from kerasbn.comparison.candidates import Candidates, candidates_of
 from kerasbn.comparison.halving import Lane, Race
@@ -56,8 +56,9 @@ def compare(
     Args:
         model: A compiled Keras model, as for `kerasbn.rewrite`.
         data: What to train on: a tuple `(x, y)` or `(x, y, sample_weight)` of arrays, a `tf.data.Dataset` or a
-            `keras.utils.PyDataset`. Batches of the latter two are shuffled a little.
-        validation_data: What to compare on, likewise.
+            `keras.utils.PyDataset`. Batches of the latter two are shuffled a little. One that shuffles by itself gives
+            each run another order, which no seed decides: leave its `shuffle` out.
+        validation_data: What to compare on, likewise. It has to end.
         candidates: What to compare: `"none"`, the model as it is; `"auto"`, `"before"`, `"after"`, the positions;
             `"bn-x5"`, `"bn-x30"`, the recipes; and dictionaries of options of `kerasbn.rewrite`; or a
             dictionary of those by names of your own.
@@ -93,6 +94,7 @@ def compare(
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise OptionError(f"Option batch_size is {batch_size!r}; it must be a positive number of examples.")
     check_again_and_again(validation_data, "validation_data")
+    check_ends(validation_data, "validation_data")
     batches = Batches(data, batch_size)
     if spent.steps is not None and spent.steps < (batches.count or 0):
         raise OptionError(

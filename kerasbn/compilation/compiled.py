@@ -44,7 +44,8 @@ def check_compilation(model: keras.Model, options: Options) -> None:
 
 def _check_weight_by_weight(model: keras.Model, option: str) -> None:
     optimizer, *others = leaves(model.optimizer)
-    if others:
+    held = keras.tree.flatten(list(_keras.own_attributes(model).values()))
+    if others or any(isinstance(each, keras.optimizers.Optimizer) for each in held):
         raise OptionError(
             f"Option {option} is given, but model {model.name!r} has several optimizers. Give each of them its own "
             "learning rate and weight decay, and leave the option out."

@@ -24,7 +24,8 @@ def write(model: keras.Model, interface: Interface, path: Path, settings: Settin
     Returns:
         The number of layers.
     """
-    model.save(str(path))
+    with _keras.told_of_its_optimizer(model):
+        model.save(str(path))
     return len(model.layers)
 
 

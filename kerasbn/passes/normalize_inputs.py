@@ -52,6 +52,8 @@ def _channel_axis(facts: Facts, site: CallSite, options: Options) -> int:
     check_left_alone_by(rule_for(options, site.path))
     if not keras.backend.is_float_dtype(spec.dtype) or spec.sparse or spec.ragged:
         raise Refusal(Reason.NOT_NUMERIC, "holds no dense floating point numbers")
+    if getattr(site.operation, "optional", False):
+        raise Refusal(Reason.OPTIONAL, "may be left out, and then there is nothing to normalize")
     first = any(getattr(core_of(user), "data_format", None) == "channels_first" for user in users)
     axis = 1 if first else -1
     if len(spec.shape) < 2 or spec.shape[axis] is None:

@@ -233,6 +233,21 @@ def test_an_interrupt_gives_what_there_is_and_leaves_the_model(monkeypatch):
     assert snapshot(model) == before
 
 
+class Batched(keras.utils.PyDataset):
+    """So many batches of validation data; `None`: without an end."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.count = count
+
+    @property
+    def num_batches(self):
+        return self.count
+
+    def __getitem__(self, index):
+        return VALIDATION
+
+
 REFUSED = {
     "not compiled": (lambda: sequential(L.Dense(4, "relu")), {}, "never compiled.*Call model.compile"),
     "no data": (_compiled, {"data": None}, "Option data is missing"),
@@ -241,6 +256,8 @@ REFUSED = {
     "sizes": (_compiled, {"data": (X, Y[:9])}, "arrays of 9, 128 examples"),
     "tuple": (_compiled, {"data": (X,)}, r"tuple of 1; it must be \(x, y\)"),
     "unfit": (_compiled, {"data": (X[:, :5], Y)}, "cannot be trained on option data"),
+    "endless validation": (_compiled, {"validation_data": Batched(None)}, "Option validation_data never ends"),
+    "empty validation": (_compiled, {"validation_data": Batched(0)}, "Option validation_data holds no batch"),
     "unfit validation": (_compiled, {"validation_data": (X[:, :5], Y)}, "evaluated on option validation_data"),
     "one candidate": (_compiled, {"candidates": ("after",)}, "at least two different"),
     "a word": (_compiled, {"candidates": "after"}, r"several, such as \('none', 'after'\)"),

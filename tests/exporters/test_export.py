@@ -45,6 +45,18 @@ def test_the_check_passes_on_what_is_right(case, tmp_path):
     assert report.max_error <= 1e-6
 
 
+@pytest.mark.parametrize("fold", [True, False])
+def test_a_model_that_was_saved_in_h5_keeps_its_optimizer(fold, tmp_path):
+    """Keras takes it out of what the model was compiled with."""
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.BatchNormalization()])
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+    model.save(tmp_path / "model.h5")
+    before = snapshot(model)
+    kerasbn.export(model, tmp_path / "model.keras", fold=fold)
+    assert kerasbn.load(tmp_path / "model.keras").optimizer.momentum == 0.9
+    assert snapshot(model) == before
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_model_just_loaded_keeps_its_names(kind, tmp_path):
     """A nameless input's tensor is counted up anew in every process, its layer is not."""
