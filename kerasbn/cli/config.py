@@ -87,7 +87,9 @@ def _check(context: click.Context, parameter: click.Option, key: str, value: Any
     if not isinstance(values, list):
         raise OptionError(f"Option {key} is {value!r}; it must be a list.")
     expected: tuple[type, ...]
-    if isinstance(parameter.type, click.types.IntParamType | click.types.FloatParamType):
+    if isinstance(parameter.type, click.types.IntParamType):
+        expected, what = (int,), "a whole number"
+    elif isinstance(parameter.type, click.types.FloatParamType):
         expected, what = (int, float), "a number"
     elif parameter.is_flag:
         expected, what = (bool,), "true or false"

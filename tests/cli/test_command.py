@@ -329,6 +329,7 @@ BAD_CONFIGS = {
     "lr_scale = true": "must be a number",
     "lr_scale = '5'": "must be a number",
     "lr_scale = -5": "-5",
+    "opset = 18.5": "must be a whole number",
     "preserve = 1": "true or false",
     "layout = ['triton']": "must be a string",
     "lr_scale = 5\nlearning_rate_scale = 5": "twice",
