@@ -33,7 +33,7 @@ from kerasbn.graph.run import Run, Runner, call_at_inference, nbytes_of
 from kerasbn.processes import Processes, processes_for
 from kerasbn.progress import shown
 from kerasbn.statistics.data import batches, check_steps, tells_its_end, until_its_end
-from kerasbn.statistics.measured import measured_by_all, set_statistics, statistics_in
+from kerasbn.statistics.measured import measured_by_all, set_statistics, statistics_in, uncorrected
 from kerasbn.statistics.moments import Meter, Norm
 from kerasbn.statistics.running import running
 
@@ -304,7 +304,7 @@ class _Calibration:
 @contextlib.contextmanager
 def _by_the_batch(norms: Collection[Norm]) -> Iterator[None]:
     """Inside, batch normalizations run as in training, frozen or not."""
-    with thawed(norms), _keras.told(norms, training=True):
+    with thawed(norms), uncorrected(norms), _keras.told(norms, training=True):
         yield
 
 

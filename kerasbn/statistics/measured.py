@@ -6,7 +6,8 @@ recurrent layer, where the bias of the cell comes next and there is no beta, the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -60,6 +61,7 @@ def start_from_measured(model: keras.Model, layers: Iterable[keras.layers.Layer]
                 running(model),
                 _keras.aside(model),
                 _keras.observed(norms, meter),
+                uncorrected(norms),
                 _keras.told(norms, training=not preserve),
             ):
                 runner.advance(runner.start(inputs), call_at_inference)
@@ -69,6 +71,19 @@ def start_from_measured(model: keras.Model, layers: Iterable[keras.layers.Layer]
         if preserve:
             _compensate(norm, cells.get(norm), moments)
         set_statistics(norm, moments.mean, moments.variance)
+
+
+@contextlib.contextmanager
+def uncorrected(norms: Iterable[Norm]) -> Iterator[None]:
+    """Inside, batch normalizations go by the batch alone in training, with `renorm` too."""
+    corrected = [norm for norm in norms if norm.renorm]
+    try:
+        for norm in corrected:
+            norm.renorm = False
+        yield
+    finally:
+        for norm in corrected:
+            norm.renorm = True
 
 
 def measured_by_all(

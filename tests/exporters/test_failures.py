@@ -104,7 +104,6 @@ UNSUPPORTED = {
     "noise": (lambda: _one_layer(_Drawing(name="culprit"), (4,)), "culprit/seed_generator"),
     "not built": (lambda: keras.Sequential([layers.Dense(2)], name="culprit"), "culprit"),
     "subclassed": (lambda: _Subclassed(name="culprit"), "culprit"),
-    "a name that TensorFlow refuses": (lambda: _one_layer(layers.Dense(2, name="the culprit"), (4,)), "the culprit"),
 }
 
 
