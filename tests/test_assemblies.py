@@ -603,6 +603,22 @@ def test_weights_of_a_layer_that_is_no_network_are_held_apart():
     assert result.kernels[0] is result.head.kernel is not source.head.kernel
 
 
+def test_a_layer_of_a_layer_is_held_apart_too():
+    class Holding(Distiller):
+        def __init__(self, student, teacher):
+            super().__init__(student, teacher)
+            self.steps = L.TimeDistributed(L.Dense(4))
+            self.steps.build((None, 2, 4))
+            self.inner = self.steps.layer
+
+    source = Holding(network("student", 8), network("teacher", 8))
+    source.compile("sgd")
+    source(X)
+    result = kerasbn.rewrite(source)
+    assert result.inner is result.steps.layer is not source.inner
+    assert "d0_bn" in names(result.student)
+
+
 def test_weights_that_are_held_apart_get_normalizations_beside_them():
     source = target()
     with pytest.raises(kerasbn.UnsupportedModelError, match=r"weights of 'online' apart.*all or those that train"):

@@ -313,7 +313,8 @@ class _Renewal:
             _keras.set_value(ours, theirs)
             self._successors.setdefault(id(theirs), ours)
         carry_rest(layer, twin)
-        self._done.update(zip(map(id, _keras.sublayers(layer)), _keras.sublayers(twin), strict=False))
+        for one, other in zip(_keras.sublayers(layer), _keras.sublayers(twin), strict=False):
+            self._done.setdefault(id(one), other)
         return twin
 
 
