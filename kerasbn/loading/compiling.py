@@ -49,8 +49,12 @@ def compiled(
         yield f"The optimizer starts afresh: {error}."
 
 
-def resumed(model: keras.Model, weights: Sequence[Weight]) -> Iterator[str]:
+def resumed(model: keras.Model, kept: Callable[[], Sequence[Weight]]) -> Iterator[str]:
     """Put the optimizer of a model of Keras 3 where it stood, which Keras has built for no weight of the model.
+
+    Args:
+        model: The model.
+        kept: Reads what the optimizer keeps.
 
     Yields:
         What could not be, and why.
@@ -58,23 +62,21 @@ def resumed(model: keras.Model, weights: Sequence[Weight]) -> Iterator[str]:
     given = getattr(model, "optimizer", None)
     if given is None or not given.built or not model.trainable_variables:
         return
-    optimizer = type(given).from_config(given.get_config())
-    if len(weights) > len(optimizer.variables):  # else it had not begun
-        optimizer.build(model.trainable_variables)
-    model.optimizer = optimizer
-    pairs = [*zip(optimizer.variables, weights, strict=False)]
+    model.optimizer = optimizer = type(given).from_config(given.get_config())
     try:
-        if len(weights) != len(optimizer.variables):
-            raise ModelFileError(
-                f"it has {len(optimizer.variables)} variables, and there are {len(weights)} in the file"
-            )
-        for variable, weight in pairs:
+        weights = kept()
+        if len(weights) > len(optimizer.variables):  # else it had not begun
+            optimizer.build(model.trainable_variables)
+        own = optimizer.variables
+        if len(weights) != len(own):
+            raise ModelFileError(f"it has {len(own)} variables, and there are {len(weights)} in the file")
+        for variable, weight in zip(own, weights, strict=True):
             check_shape(variable, weight.value, "the optimizer")
-    except ModelFileError as error:
-        yield f"The optimizer starts afresh: {error}."
-    else:
-        for variable, weight in pairs:
-            set_weight(variable, weight.value, "the optimizer")
+    except Exception as error:
+        yield f"The optimizer starts afresh: {line(cause(error))}."
+        return
+    for variable, weight in zip(own, weights, strict=True):
+        set_weight(variable, weight.value, "the optimizer")
 
 
 def _compile(model: keras.Model, training: Mapping[str, Any]) -> None:

@@ -130,9 +130,10 @@ def _hdf5(path: Path, weights: Path | None, custom_objects: Mapping[str, Any], s
         if "model_config" not in file.attrs or not version.startswith("3"):
             return _of_keras_2(hdf5.read(path, file), path, custom_objects, safe)
         config = json.loads(file.attrs["model_config"])
-        optimizer = hdf5.optimizer_of(file)
     loaded = _of_keras_3(config, path, {**operations_in(config), **custom_objects}, safe, version)
-    return loaded._replace(notes=(*loaded.notes, *resumed(loaded.model, optimizer)))
+    with h5py.File(path, "r") as file:
+        notes = tuple(resumed(loaded.model, functools.partial(hdf5.optimizer_of, file)))
+    return loaded._replace(notes=loaded.notes + notes)
 
 
 def _saved_model(path: Path, weights: Path | None, custom_objects: Mapping[str, Any], safe: bool) -> Loaded:
