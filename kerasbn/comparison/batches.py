@@ -85,9 +85,10 @@ def check_ends(data: Any, option: str) -> None:
     if isinstance(data, tuple):
         return
     _, count = _taken_apart(data, 1, option)
-    if count == 0 or count == math.inf:
-        what = "never ends" if count else "holds no batch"
-        raise OptionError(f"Option {option} {what}. Give a part of it: dataset.take(100) is 100 batches.")
+    if count == 0:
+        raise OptionError(f"Option {option} holds no batch.")
+    if count == math.inf:
+        raise OptionError(f"Option {option} never ends. Give a part of it: dataset.take(100) is 100 batches.")
 
 
 def _taken_apart(data: Any, size: int, option: str) -> tuple[Iterator[Any], float | None]:

@@ -49,12 +49,15 @@ def compiled(
         yield f"The optimizer starts afresh: {error}."
 
 
-def resumed(model: keras.Model, kept: Callable[[], Sequence[Weight]]) -> Iterator[str]:
+def resumed(
+    model: keras.Model, kept: Callable[[], Sequence[Weight]], custom_objects: Mapping[str, Any]
+) -> Iterator[str]:
     """Put the optimizer of a model of Keras 3 where it stood, which Keras has built for no weight of the model.
 
     Args:
         model: The model.
         kept: Reads what the optimizer keeps.
+        custom_objects: What the file may name.
 
     Yields:
         What could not be, and why.
@@ -62,7 +65,8 @@ def resumed(model: keras.Model, kept: Callable[[], Sequence[Weight]]) -> Iterato
     given = getattr(model, "optimizer", None)
     if given is None or not given.built or not model.trainable_variables:
         return
-    model.optimizer = optimizer = type(given).from_config(given.get_config())
+    with keras.saving.CustomObjectScope(dict(custom_objects)):
+        model.optimizer = optimizer = type(given).from_config(given.get_config())
     try:
         weights = kept()
         if len(weights) > len(optimizer.variables):  # else it had not begun

@@ -132,7 +132,7 @@ def _hdf5(path: Path, weights: Path | None, custom_objects: Mapping[str, Any], s
         config = json.loads(file.attrs["model_config"])
     loaded = _of_keras_3(config, path, {**operations_in(config), **custom_objects}, safe, version)
     with h5py.File(path, "r") as file:
-        notes = tuple(resumed(loaded.model, functools.partial(hdf5.optimizer_of, file)))
+        notes = tuple(resumed(loaded.model, functools.partial(hdf5.optimizer_of, file), custom_objects))
     return loaded._replace(notes=loaded.notes + notes)
 
 

@@ -161,7 +161,18 @@ def test_operations(make, suffix, tmp_path):
     assert_same_function(kerasbn.rewrite(loaded), load(tmp_path / f"result{suffix}"), tolerance=1e-6)
 
 
+class Steady(keras.optimizers.schedules.LearningRateSchedule):
+    """One of the user's own."""
+
+    def __call__(self, step):
+        return 0.01
+
+    def get_config(self):
+        return {}
+
+
 OPTIMIZERS = {
+    "the user's schedule": (lambda: keras.optimizers.Adam(Steady()), {}),
     "Adam": (lambda: keras.optimizers.Adam(0.01), {}),
     "a schedule": (lambda: keras.optimizers.Adam(keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)), {}),
     "averages": (lambda: keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True), {}),
@@ -181,7 +192,7 @@ def test_training_goes_on(case, suffix, tmp_path):
     x, y = np.ones((8, 4), "float32"), np.ones((8, 2), "float32")
     source.fit(x, y, epochs=3, verbose=0)
     source.save(tmp_path / f"source{suffix}")
-    loaded = load(tmp_path / f"source{suffix}")
+    loaded = load(tmp_path / f"source{suffix}", custom_objects={"Steady": Steady})
     for model in (source, loaded):
         model.fit(x, y, epochs=2, shuffle=False, verbose=0)
     assert int(loaded.optimizer.iterations) == 5
